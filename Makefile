@@ -1,0 +1,39 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint check bench lock clean
+
+demo: $(INSTALLED)  ## label the photographs that scikit-image carries
+	$(BIN)/densemask demo
+
+test: lint check  ## everything that CI runs
+
+$(INSTALLED): pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[s3,demo,dev]'
+	touch $@
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+bench: $(INSTALLED)  ## the tables of docs/results.md; needs ../shared
+	$(BIN)/python -m tests.benchmarks.accuracy ../shared
+	$(BIN)/python -m tests.benchmarks.pipeline ../shared
+
+lock:  ## renew requirements.lock from what a fresh environment resolves to
+	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install --quiet 'torch==2.13.*' '.[s3,demo,dev]'
+	.venv-lock/bin/pip freeze --exclude densemask | sed 's/+cpu$$//' > requirements.lock
+	rm -rf .venv-lock
+
+clean:
+	rm -rf $(VENV) dist build densemask-demo

@@ -1,0 +1,238 @@
+"""The ``densemask`` command."""
+
+import json
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows import janitor
+from flows.display import say
+from pipeline.errors import ConfigError, DensemaskError
+
+if TYPE_CHECKING:
+    from flows.outcome import Outcome
+    from pipeline.config import LabelJob
+
+app = typer.Typer(
+    help="Labels image archives: a segmentation network, a dense CRF behind it, masks and mIoU reports in Parquet.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Job = Annotated[str | None, typer.Option("--job", help="A YAML job file; the command line goes before it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON line at the end, on a red end too.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+OutputArgument = Annotated[str, typer.Argument(help="The output of a labelling: a folder or an fsspec URL.")]
+RecipeOption = Annotated[
+    str | None, typer.Option("--recipe", help="A fingerprint; the output's current one if left out.")
+]
+RunOption = Annotated[str | None, typer.Option("--run", help="A run of the recipe; the newest if left out.")]
+
+
+@app.command()
+def label(
+    source: Annotated[
+        str | None, typer.Argument(help="A folder, list, .tar or .parquet; local or an fsspec URL.")
+    ] = None,
+    output: Annotated[str | None, typer.Argument(help="Where masks, plans, recipes and reports go.")] = None,
+    front_end: Annotated[str | None, typer.Option(help="The network; fcn8s_lite if left out.")] = None,
+    weights: Annotated[str | None, typer.Option(help="A safetensors file; bundled weights if left out.")] = None,
+    back_end: Annotated[str | None, typer.Option(help="The field; densecrf if left out.")] = None,
+    split: Annotated[str | None, typer.Option(help="VOC layout: a name in ImageSets/Segmentation.")] = None,
+    truth: Annotated[str | None, typer.Option(help="A folder of truth masks, paired by file stem.")] = None,
+    job: Job = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Label what is new in SOURCE. Run it again to continue after a crash; what is done is not done twice."""
+    with plain_errors(debug, as_json):
+        from pipeline.config import load_job
+
+        overrides: dict[str, Any] = {
+            "source": {"location": source, "split": split, "truth": truth},
+            "output": output,
+            "recipe": {"front_end": {"name": front_end, "weights": weights}, "back_end": {"name": back_end}},
+        }
+        with redirect_stdout(sys.stderr):  # stdout is for the JSON line alone
+            outcome = run_label(load_job(job, overrides))
+        conclude(outcome, as_json)
+
+
+@app.command()
+def evaluate(
+    output: OutputArgument,
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Write a run's mIoU report anew, from its rows."""
+    with plain_errors(debug, as_json):
+        from pipeline.plan import newest_run
+
+        fingerprint, run = newest_run(output, recipe, run)
+        from flows.evaluate_run import evaluate_run
+
+        with quiet_prefect():
+            summary = evaluate_run(output, fingerprint, run)
+        if as_json:
+            print(summary.model_dump_json())
+        else:
+            say(f"{summary.images} images, {summary.failed} failed, {_miou(summary.miou, summary.classes)}")
+            say(f"report: {summary.report}")
+
+
+@app.command()
+def show(
+    output: OutputArgument,
+    to: Annotated[str | None, typer.Option(help="A local folder; OUTPUT/show (or ./show) if left out.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Pictures at most.")] = 60,
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    debug: Debug = False,
+) -> None:
+    """Write overlays as PNG, and a gallery page."""
+    with plain_errors(debug):
+        from pipeline import storage
+        from pipeline.gallery import write_gallery
+        from pipeline.plan import newest_run
+
+        fingerprint, run = newest_run(output, recipe, run)
+        folder = to or ("show" if storage.is_remote(output) else storage.join(storage.absolute(output), "show"))
+        page = write_gallery(storage.absolute(output), fingerprint, run, folder, limit)
+        say(f"gallery: {page}")
+
+
+@app.command()
+def demo(
+    output: Annotated[str, typer.Argument(help="A folder for photographs and masks.")] = "densemask-demo",
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Label the photographs that scikit-image carries and say where the page lies."""
+    with plain_errors(debug, as_json):
+        from flows.demo import write_photographs
+        from pipeline import storage
+        from pipeline.config import load_job
+        from pipeline.gallery import write_gallery
+        from pipeline.plan import newest_run
+
+        folder = storage.absolute(output)
+        photographs = write_photographs(storage.join(folder, "photographs"))
+        job = load_job(None, {"source": {"location": photographs}, "output": storage.join(folder, "output")})
+        with redirect_stdout(sys.stderr):
+            outcome = run_label(job)
+        page = write_gallery(
+            job.output, *newest_run(job.output, outcome.recipe, None), storage.join(folder, "show"), 60
+        )
+        conclude(outcome, as_json)
+        say(f"gallery: {page}")
+
+
+def run_label(job: "LabelJob") -> "Outcome":
+    """Plans the job here, where an error costs a second, and runs the flow only where there is work."""
+    from flows.outcome import nothing_new
+    from pipeline.prepare import prepare
+    from workers import cluster
+
+    started = time.monotonic()
+    say(f"listing {job.source.location}")
+    prepared = prepare(job)
+    if not prepared.runs:
+        return nothing_new(prepared, time.monotonic() - started)
+    cluster.check_address()
+    janitor.watch()
+    from flows.label_dataset import label_dataset
+
+    with quiet_prefect():
+        return label_dataset(job, planned=True)
+
+
+def conclude(outcome: "Outcome", as_json: bool) -> None:
+    """Says what came of a labelling."""
+    if as_json:
+        print(outcome.model_dump_json(), flush=True)
+    elif outcome.images == 0:
+        say(f"nothing new: every image has its row (recipe {outcome.recipe})")
+    else:
+        rate = f", {outcome.images_per_s:.2f} images/s" if outcome.images_per_s else ""
+        say(
+            f"{outcome.images} images in {outcome.shards} shards, {outcome.failed} failed, "
+            f"{outcome.seconds:.1f} s{rate}; {_miou(outcome.miou, outcome.classes)}; "
+            f"recipe {outcome.recipe}, run {outcome.run}"
+        )
+        say(f"report: {outcome.report}")
+
+
+def _miou(miou: float | None, classes: int | None) -> str:
+    return "no truth, so no mIoU" if miou is None else f"mIoU {miou:.4f} over {classes} classes"
+
+
+@contextmanager
+def quiet_prefect() -> Iterator[None]:
+    """Prefect's own lines go to its server, not to the terminal."""
+    import logging
+
+    from prefect.logging.configuration import setup_logging
+
+    _check_server()
+    setup_logging()
+    consoles = [
+        handler
+        for name in ("", "prefect", "prefect.flow_runs", "prefect.task_runs")
+        for handler in logging.getLogger(name).handlers
+        if type(handler).__name__ == "PrefectConsoleHandler"
+    ]
+    for handler in consoles:
+        handler.setLevel(logging.CRITICAL + 1)
+    yield
+
+
+def _check_server() -> None:
+    """Raises ConfigError where a Prefect server is named and does not answer."""
+    import httpx
+    from prefect.settings import get_current_settings
+
+    url = get_current_settings().api.url
+    if url is None:
+        return
+    try:
+        httpx.get(f"{url}/health", timeout=10)
+    except httpx.HTTPError as error:
+        raise ConfigError(f"no Prefect server answers at PREFECT_API_URL={url}: {error}") from error
+
+
+@contextmanager
+def plain_errors(debug: bool, as_json: bool = False) -> Iterator[None]:
+    """Errors become one line on stderr and an exit code: 2 cannot be run as asked, 1 ran and ended red."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except DensemaskError as error:
+        outcome = getattr(error, "outcome", None)
+        if as_json:
+            fields = json.loads(outcome.model_dump_json()) if outcome is not None else {}
+            print(json.dumps(fields | {"error": str(error)}), flush=True)
+        if debug:
+            traceback.print_exc()
+        say(f"densemask: {' '.join(str(error).split())}")
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        say("densemask: interrupted; run the same command again to continue")
+        raise typer.Exit(130) from None
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(app())
+
+
+if __name__ == "__main__":
+    main()

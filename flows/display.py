@@ -1,0 +1,96 @@
+"""What a person sees while a run is under way: a live panel on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from workers.work import Progress
+
+LINE_SECONDS = 10.0
+Update = Callable[[Progress, int], None]
+
+
+def say(message: str) -> None:
+    """One line for the person at the terminal or the log."""
+    print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def shown(images: int, shards: int) -> Iterator[Update]:
+    """An ``update(progress, shards_done)`` to call as often as one likes."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with Live(console=console, refresh_per_second=4, transient=True) as live:
+            yield lambda progress, done: live.update(_panel(progress, images, done, shards))
+    else:
+        last = [time.monotonic()]
+
+        def update(progress: Progress, done: int) -> None:
+            if time.monotonic() - last[0] >= LINE_SECONDS:
+                last[0] = time.monotonic()
+                say(line(progress, images, done, shards))
+
+        yield update
+
+
+def line(progress: Progress, images: int, shards_done: int, shards: int) -> str:
+    """The state of a run in one line."""
+    facts = [
+        f"{progress.done}/{images} images",
+        f"{progress.failed} failed",
+        f"{shards_done}/{shards} shards",
+        f"{_rate(progress)} images/s",
+        f"ETA {_eta(progress, images)}",
+        ", ".join(f"{count} {stage}" for stage, count in stages(progress)),
+    ]
+    if progress.deaths:
+        facts.append(f"{progress.deaths} worker deaths")
+    return "; ".join(facts)
+
+
+def stages(progress: Progress) -> list[tuple[str, int]]:
+    """Images by stage."""
+    return [
+        ("to score", progress.to_score),
+        ("scoring", progress.scoring),
+        ("to refine", progress.to_refine),
+        ("refining", progress.refining),
+    ]
+
+
+def _panel(progress: Progress, images: int, shards_done: int, shards: int) -> Group:
+    queue = Table.grid(padding=(0, 3))
+    queue.add_row(*(Text(stage, style="dim") for stage, _ in stages(progress)), Text("between the pools", style="dim"))
+    queue.add_row(*(str(count) for _, count in stages(progress)), f"{progress.waiting_bytes / 2**20:.1f} MB")
+    failed = Text(f"{progress.failed} failed", style="red" if progress.failed else "dim")
+    deaths = Text(f"{progress.deaths} worker deaths", style="yellow" if progress.deaths else "dim")
+    head = Table.grid(padding=(0, 3))
+    head.add_row(
+        Text(f"{progress.done}/{images} images", style="bold"),
+        failed,
+        f"{shards_done}/{shards} shards",
+        f"{_rate(progress)} images/s",
+        f"ETA {_eta(progress, images)}",
+        deaths,
+    )
+    return Group(head, ProgressBar(total=max(images, 1), completed=progress.done), queue)
+
+
+def _rate(progress: Progress) -> str:
+    rate = progress.steady_images_per_s
+    return "–" if rate is None else f"{rate:.2f}"
+
+
+def _eta(progress: Progress, images: int) -> str:
+    rate = progress.steady_images_per_s
+    if not rate:
+        return "–"
+    seconds = int((images - progress.done) / rate)
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"

@@ -1,0 +1,207 @@
+"""The job file's models. Everything that changes a mask is in the recipe, and only that is in its fingerprint."""
+
+import hashlib
+import json
+from difflib import get_close_matches
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pipeline import storage
+from pipeline.errors import ConfigError
+
+# Raised by one when the same recipe gives other masks than before, so that archives are labelled anew.
+REVISION = 1
+
+MAX_SHOWN = 120
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Config(BaseModel):
+    """A frozen part of a job; a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(Config):
+    """Where the images are, and their truth if there is any."""
+
+    location: str = Field(description="A folder, list, .tar or .parquet, local or at any fsspec URL.")
+    layout: Literal["auto", "folder", "voc", "list", "webdataset", "parquet"] = "auto"
+    split: str | None = Field(None, description="VOC layout: a name in ImageSets/Segmentation, such as val.")
+    truth: str | None = Field(None, description="A folder of index masks, paired with the images by file stem.")
+    uri_column: str = "uri"
+    image_column: str = "image"
+    truth_column: str = "truth"
+
+    @field_validator("location")
+    @classmethod
+    def _not_empty(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("a folder, list, .tar, .parquet or URL is needed")
+        return value
+
+
+class FrontEnd(Config):
+    """The front end: image -> class scores."""
+
+    name: str = Field("fcn8s_lite", description="A module of pipeline.frontends.")
+    weights: str | None = Field(None, description="A safetensors file; the front end's bundled weights if left out.")
+
+
+class BackEnd(Config):
+    """The back end: (image, scores) -> refined probabilities."""
+
+    name: str = Field("densecrf", description="A module of pipeline.backends.")
+    parameters: dict[str, Any] = Field(default_factory=dict, description="The back end's own parameters.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_defaults(cls, value: Any) -> Any:
+        from pipeline import backends
+
+        if isinstance(value, str):
+            value = {"name": value}
+        if isinstance(value, dict):
+            name = value.get("name", cls.model_fields["name"].default)
+            given = value.get("parameters") or {}
+            if isinstance(name, str):
+                parameters = checked(backends.parameters(name), given, f"the parameters of back end {name}")
+                value = {**value, "name": name, "parameters": parameters.model_dump()}
+        return value
+
+
+class Recipe(Config):
+    """Front end + weights + back end + their parameters: all that a mask depends on besides its image."""
+
+    front_end: FrontEnd = FrontEnd()
+    back_end: BackEnd = Field(default_factory=lambda: BackEnd.model_validate({}))
+    max_side: int = Field(
+        1024, ge=32, description="Larger images are scored at this longest side; masks keep full size."
+    )
+    max_pixels: int = Field(100_000_000, ge=1, description="Images with more pixels are rejected, unread.")
+
+    @field_validator("front_end", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    def fingerprint(self, weights_sha256: str) -> str:
+        """16 hex digits that change with anything that changes a mask; where the weights lie does not count."""
+        content = self.model_dump(mode="json")
+        content["front_end"] = {"name": self.front_end.name, "weights_sha256": weights_sha256}
+        content["revision"] = REVISION
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Evaluation(Config):
+    """How masks are held against the truth; has no part in the masks."""
+
+    void: int = Field(255, ge=0, le=255, description="The truth's id for pixels that do not count.")
+    boundary_width: int = Field(5, ge=1, description="Half the width of the boundary band, in pixels.")
+
+
+class Execution(Config):
+    """How the work is spread; has no part in the masks."""
+
+    shard_size: int = Field(500, ge=1, description="Images an output object.")
+    front_ends: int | None = Field(None, ge=1, description="Front-end actors; as many as GPUs, or one, if left out.")
+    refiners: int | None = Field(None, ge=1, description="Refiner actors; one a core if left out.")
+    batch_size: int = Field(8, ge=1, description="Images a front-end call.")
+    in_flight_mb: int = Field(256, ge=1, description="Scores and images between the two pools, at most.")
+    max_failure_rate: float = Field(
+        0.05, ge=0, le=1, description="A run with a larger share of failed images ends red."
+    )
+
+
+class LabelJob(Config):
+    """One labelling of a dataset: the whole job file."""
+
+    source: Source
+    output: str
+    recipe: Recipe = Field(default_factory=Recipe)
+    evaluation: Evaluation = Evaluation()
+    execution: Execution = Execution()
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _by_location(cls, value: Any) -> Any:
+        return {"location": value} if isinstance(value, str) else value
+
+    @field_validator("output")
+    @classmethod
+    def _not_empty(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("an output folder or URL is needed")
+        return storage.absolute(value)
+
+
+def load_job(job_file: str | None, overrides: dict[str, Any]) -> LabelJob:
+    """The job of a YAML file (or of nothing) with the command line's values laid over it.
+
+    Raises ConfigError with the key, the value and what is allowed.
+    """
+    content: Any = {}
+    if job_file is not None:
+        try:
+            content = yaml.safe_load(storage.read(job_file)) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            place = getattr(error, "problem_mark", None)
+            line = f" in line {place.line + 1}" if place else ""
+            problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+            raise ConfigError(f"{job_file} is not YAML: {problem}{line}") from error
+        if not isinstance(content, dict):
+            raise ConfigError(f"{job_file} holds no mapping; a job starts with 'source:' and 'output:'")
+    return checked(LabelJob, _overlay(content, overrides), job_file or "the command line")
+
+
+def checked(model: type[M], content: Any, where: str) -> M:
+    """The content as a model, or a ConfigError that names the key, the value and what is known there."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_plain(problem, where, model) for problem in error.errors())) from error
+
+
+def _overlay(base: Any, over: dict[str, Any]) -> dict[str, Any]:
+    """``over`` on ``base``; None in ``over`` means not given."""
+    merged = dict(base) if isinstance(base, dict) else {}
+    for key, value in over.items():
+        if isinstance(value, dict):
+            current = merged.get(key)
+            if key in ("source", "front_end", "back_end") and isinstance(current, str):
+                current = {"location" if key == "source" else "name": current}
+            if any(leaf is not None for leaf in value.values()) and (current is None or isinstance(current, dict)):
+                merged[key] = _overlay(current, value)
+        elif value is not None:
+            merged[key] = value
+    return merged
+
+
+def _plain(problem: Any, where: str, model: type[BaseModel]) -> str:
+    """One pydantic problem as a sentence."""
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown key '{key}'{_nearest(problem['loc'], model)}"
+    if problem["type"] == "missing":
+        return f"{where}: '{key}' is missing"
+    written = repr(problem["input"])
+    shown = written if len(written) <= MAX_SHOWN else f"{written[:MAX_SHOWN]}..."
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "model_type":
+        message = "a mapping of keys to values is needed"
+    return f"{where}: {key} = {shown}: {message}" if key else f"{where}: {shown}: {message}"
+
+
+def _nearest(location: tuple[Any, ...], model: Any) -> str:
+    """The keys that exist where an unknown one was written."""
+    for part in location[:-1]:
+        field = getattr(model, "model_fields", {}).get(part)
+        model = getattr(field, "annotation", None)
+    known = list(getattr(model, "model_fields", {}))
+    close = get_close_matches(str(location[-1]), known, n=1)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known here: {', '.join(known)}" if known else "; there are none here"

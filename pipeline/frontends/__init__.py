@@ -1,0 +1,69 @@
+"""Front ends: photograph -> class scores. One file a network; its module name is its name.
+
+A front end's module has
+    WEIGHTS          the file name of its bundled weights in pipeline/weights, or None
+    CLASSES          the class set of weights whose metadata name none
+    network(state)   the torch module built around a state dict, strictly; its forward takes float32 [N, 3, H, W]
+                     as `prepare` makes them and returns logits [N, C, h, w]
+    prepare(rgb)     uint8 [H, W, 3] -> (float32 [3, H', W'], the steps from its logits to (H, W))
+"""
+
+import pkgutil
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.errors import ConfigError
+from pipeline.scores import ScoreMap
+
+if TYPE_CHECKING:
+    import torch
+
+
+def names() -> list[str]:
+    """The front ends that there are."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
+
+
+def load(name: str) -> Any:
+    """The front end's module. Raises ConfigError with the list for an unknown name."""
+    return load_plugin(__name__, names(), name, "front end")
+
+
+def load_plugin(package: str, known: list[str], name: str, kind: str) -> Any:
+    """The module of that name in the package, if it is one of the known."""
+    if name not in known:
+        close = get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ConfigError(f"unknown {kind} {name!r}; {hint}known: {', '.join(known)}")
+    return import_module(f"{package}.{name}")
+
+
+class FrontEnd:
+    """A network with its weights on a device, ready to score photographs."""
+
+    def __init__(self, name: str, state: Mapping[str, "torch.Tensor"], device: str = "cpu") -> None:
+        self._module = load(name)
+        self._device = device
+        self._network = self._module.network(state).eval().to(device)
+
+    def score(self, photographs: Sequence[np.ndarray]) -> list[ScoreMap]:
+        """The score map of each photograph (uint8 [H, W, 3]); those of one size go through the network together."""
+        import torch
+
+        prepared = [self._module.prepare(rgb) for rgb in photographs]
+        groups = defaultdict(list)
+        for index, (tensor, _) in enumerate(prepared):
+            groups[tensor.shape].append(index)
+        scores: dict[int, ScoreMap] = {}
+        with torch.inference_mode():
+            for indices in groups.values():
+                batch = torch.from_numpy(np.stack([prepared[index][0] for index in indices]))
+                logits = self._network(batch.to(self._device)).half().cpu().numpy()
+                for index, image_logits in zip(indices, logits, strict=True):
+                    scores[index] = ScoreMap(np.ascontiguousarray(image_logits), prepared[index][1])
+        return [scores[index] for index in range(len(prepared))]

@@ -1,0 +1,1 @@
+"""Classification networks without their classifier: the trunks that heads stand on."""

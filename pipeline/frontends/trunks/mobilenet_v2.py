@@ -1,0 +1,98 @@
+"""MobileNetV2 (Sandler et al. 2018, Table 2) of any width, dilated to output stride 8.
+
+Batch norm is folded into the convolutions; padding is TensorFlow's SAME.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+STAGES = (  # expand, channels, repeats, stride
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+OUTPUT_STRIDE = 8
+
+
+def scaled(channels: int, width: float) -> int:
+    """Channels at a width: the nearest multiple of 4, at least 8."""
+    return max(8, int(channels * width + 2) // 4 * 4)
+
+
+class SameConv(nn.Conv2d):
+    """A convolution that pads to ceil(size / stride) outputs, the odd pixel right and bottom."""
+
+    def __init__(
+        self,
+        channels_in: int,
+        out: int,
+        kernel: int = 1,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        limit: float | None = None,
+    ) -> None:
+        super().__init__(channels_in, out, kernel, stride, 0, dilation, groups)
+        self.limit = limit
+
+    def forward(self, x: Tensor) -> Tensor:
+        reach = (self.kernel_size[0] - 1) * self.dilation[0] + 1
+        stride = self.stride[0]
+        pads: list[int] = []
+        for size in (x.shape[-1], x.shape[-2]):
+            total = max(0, (math.ceil(size / stride) - 1) * stride + reach - size)
+            pads += [total // 2, total - total // 2]
+        y = super().forward(F.pad(x, pads) if any(pads) else x)
+        return y if self.limit is None else torch.clamp(y, 0, self.limit)
+
+
+class InvertedResidual(nn.Module):
+    """expand 1x1 -> depthwise 3x3 -> project 1x1, with the identity added where the shapes allow it."""
+
+    def __init__(self, channels_in: int, out: int, expand: int, stride: int, dilation: int) -> None:
+        super().__init__()
+        hidden = channels_in * expand
+        self.expand = SameConv(channels_in, hidden, limit=6.0) if expand > 1 else nn.Identity()
+        self.depthwise = SameConv(hidden, hidden, 3, stride, dilation, groups=hidden, limit=6.0)
+        self.project = SameConv(hidden, out)
+        self.residual = stride == 1 and channels_in == out
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.project(self.depthwise(self.expand(x)))
+        return x + y if self.residual else y
+
+
+class MobileNetV2(nn.Module):
+    """float32 [N, 3, H, W] -> features [N, C, ceil(H/8), ceil(W/8)]; strides past 8 become dilations."""
+
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        channels = scaled(32, width)
+        self.stem = SameConv(3, channels, 3, 2, limit=6.0)
+        blocks, reached, dilation = [], 2, 1
+        for expand, nominal, repeats, stage_stride in STAGES:
+            out = scaled(nominal, width)
+            for repeat in range(repeats):
+                stride = stage_stride if repeat == 0 else 1
+                # A block that gives up its stride keeps the dilation so far; the blocks after it get twice that.
+                own_dilation = dilation
+                if stride == 2 and reached == OUTPUT_STRIDE:
+                    stride, dilation = 1, dilation * 2
+                reached *= stride
+                blocks.append(InvertedResidual(channels, out, expand, stride, own_dilation))
+                channels = out
+        self.blocks = nn.ModuleList(blocks)
+        self.channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x)
+        for block in self.blocks:
+            y = block(y)
+        return y

@@ -1,0 +1,130 @@
+"""The whole path of an image on one page: bytes -> photograph -> scores -> field -> row.
+
+``label_shard`` runs it in one process; the Ray actors call the same two functions, and a test holds both equal.
+"""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline import backends, images, masks, metrics
+from pipeline.config import Evaluation, Recipe
+from pipeline.errors import ImageError, TruthError
+from pipeline.frontends import FrontEnd
+from pipeline.masks import Row
+from pipeline.scores import ScoreMap, full_logits, softmax
+from pipeline.sources import ImageRef
+from pipeline.sources.reading import read_part
+
+READERS = 4
+
+
+class Scored(NamedTuple):
+    """What crosses from front end to back end: the encoded photograph and its score map."""
+
+    data: bytes
+    scores: ScoreMap
+    front_end_ms: float
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the wire, near enough."""
+        return len(self.data) + self.scores.logits.nbytes
+
+
+class Failed(NamedTuple):
+    """An image that cannot be labelled, and why."""
+
+    status: str
+    reason: str
+
+
+def score_images(refs: Sequence[ImageRef], front_end: FrontEnd, recipe: Recipe) -> list[Scored | Failed]:
+    """Reads, decodes and scores images. One that cannot be read becomes Failed; a store that does not answer raises."""
+
+    def load(ref: ImageRef) -> tuple[bytes, np.ndarray] | Failed:
+        try:
+            data = read_part(ref.uri, ref.part)
+            return data, images.decode(data, recipe.max_pixels, recipe.max_side).rgb
+        except ImageError as error:
+            return Failed(error.status, str(error))
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(READERS) as pool:
+        loaded = list(pool.map(load, refs))
+    readable = [item for item in loaded if not isinstance(item, Failed)]
+    scores = iter(front_end.score([rgb for _, rgb in readable]))
+    milliseconds = (time.perf_counter() - started) * 1000 / len(refs)
+    return [item if isinstance(item, Failed) else Scored(item[0], next(scores), milliseconds) for item in loaded]
+
+
+def refine_image(ref: ImageRef, scored: Scored, shard: int, recipe: Recipe, evaluation: Evaluation) -> Row:
+    """The image's row: its mask after the field, and what can be measured of it. Any truth is read here."""
+    started = time.perf_counter()
+    photograph = images.decode(scored.data, recipe.max_pixels, recipe.max_side)
+    size = photograph.height, photograph.width
+    probabilities = softmax(full_logits(scored.scores))
+    classes = len(probabilities)
+    front = probabilities.argmax(0).astype(np.uint8)
+    back_end = backends.load(recipe.back_end.name)
+    parameters = back_end.Parameters.model_validate(recipe.back_end.parameters)
+    refined_probabilities = back_end.refine(photograph.rgb, probabilities, parameters)
+    refined = refined_probabilities.argmax(0).astype(np.uint8)
+    labels = images.enlarge_labels(refined, size)
+    row = masks.failed_row(ref.image_id, ref.uri, ref.etag, shard, "ok", "") | {
+        "error": None,
+        "height": size[0],
+        "width": size[1],
+        "mask": {"bytes": images.encode_mask(labels), "path": masks.mask_path(ref.image_id)},
+        "labels": np.unique(labels).astype(np.int16),
+        "confidence": float(refined_probabilities.max(0).mean()),
+        "entropy": _entropy(refined_probabilities),
+        "changed": float((front != refined).mean()),
+        "front_end_ms": scored.front_end_ms,
+    }
+    if ref.truth_uri is not None:
+        row |= _against_truth(ref, labels, images.enlarge_labels(front, size), classes, evaluation)
+    return row | {"back_end_ms": (time.perf_counter() - started) * 1000}
+
+
+def label_shard(
+    refs: Sequence[ImageRef], shard: int, front_end: FrontEnd, recipe: Recipe, evaluation: Evaluation
+) -> list[Row]:
+    """The rows of one shard, made in this process."""
+    rows = []
+    for ref, scored in zip(refs, score_images(refs, front_end, recipe), strict=True):
+        if isinstance(scored, Failed):
+            rows.append(masks.failed_row(ref.image_id, ref.uri, ref.etag, shard, scored.status, scored.reason))
+        else:
+            rows.append(refine_image(ref, scored, shard, recipe, evaluation))
+    return rows
+
+
+def _entropy(probabilities: np.ndarray) -> float:
+    """The mean entropy of a pixel over the log of the class count: 0 certain, 1 uniform."""
+    present = probabilities[probabilities.reshape(len(probabilities), -1).max(1) > 0]
+    total = -float((present * np.log(np.maximum(present, 1e-12))).sum())
+    return max(0.0, total / (probabilities[0].size * np.log(max(2, len(probabilities)))))
+
+
+def _against_truth(ref: ImageRef, labels: np.ndarray, front: np.ndarray, classes: int, evaluation: Evaluation) -> Row:
+    """The counts against the truth mask; or the reason why there are none."""
+    assert ref.truth_uri is not None
+    try:
+        truth = images.decode_mask(read_part(ref.truth_uri, ref.truth_part or ""), labels.shape)
+        metrics.check_truth(truth, labels.shape, classes, evaluation.void)
+    except TruthError as error:
+        return {"error": str(error)}
+    except ImageError as error:
+        return {"error": f"truth: {error}"}
+    counted = truth != evaluation.void
+    band = metrics.boundary_band(truth, evaluation.boundary_width) & counted
+    counts = {
+        "refined": metrics.count(truth, labels, classes, counted),
+        "front": metrics.count(truth, front, classes, counted),
+        "boundary": metrics.count(truth, labels, classes, band),
+    }
+    return {name: masks.counts_cell(value) for name, value in counts.items()}

@@ -1,0 +1,140 @@
+"""Which image goes into which shard, decided once and written before any work.
+
+    OUT/plans/recipe=<fingerprint>/run=<run>.parquet     a row an image, a row group a shard
+    OUT/plans/recipe=<fingerprint>/<number>.claim        the name of the recipe's n-th run
+
+A run's plan holds the images that no earlier plan of the recipe holds. Two planners at once agree on the n-th run's
+name through its claim and on its content through its plan, one conditional put each; so no image is planned twice.
+"""
+
+import io
+from datetime import date
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import masks, recipes, storage
+from pipeline.errors import ConfigError
+from pipeline.sources import REF_SCHEMA, ImageRef, refs
+
+PLAN_SCHEMA = REF_SCHEMA.append(pa.field("shard", pa.int32()))
+_KEY = ("uri", "part", "etag")
+
+
+class Shard(NamedTuple):
+    """A unit of commit and retry."""
+
+    run: str
+    number: int
+    images: int
+
+
+def add_run(output: str, fingerprint: str, listing: pa.Table, shard_size: int, today: date) -> str | None:
+    """Plans the listing's images that have no plan yet; the name of the run, or None where there is nothing new."""
+    while True:
+        planned = runs(output, fingerprint)
+        new = unplanned(listing, [_read(output, fingerprint, run, list(_KEY)) for run in planned])
+        if new.num_rows == 0:
+            return None
+        run = _claimed_name(output, fingerprint, len(planned) + 1, today)
+        if storage.put_if_absent(_location(output, fingerprint, run), encode(new, shard_size)):
+            return run
+
+
+def unplanned(listing: pa.Table, plans: list[pa.Table]) -> pa.Table:
+    """The listing's images that are in no plan, each once, in the order of their location."""
+    listing = listing.sort_by([("uri", "ascending"), ("part", "ascending")])
+    keys = _keys(listing)
+    if plans:
+        known = pa.concat_tables([plan.select(_KEY) for plan in plans])
+        fresh = pc.invert(pc.is_in(keys, value_set=_keys(known)))
+        listing, keys = listing.filter(fresh), keys.filter(fresh)
+    if len(keys) > 1:
+        repeated = pc.equal(keys.slice(1), keys.slice(0, len(keys) - 1))
+        listing = listing.filter(pa.concat_arrays([pa.array([True]), pc.invert(repeated)]))
+    return listing
+
+
+def _keys(table: pa.Table) -> pa.Array:
+    """One string an image, the same only for the same bytes."""
+    columns = [table[name].cast(pa.large_string()) for name in _KEY]
+    joined = pc.binary_join_element_wise(*columns, pa.scalar("\n", pa.large_string()))
+    return joined.combine_chunks()
+
+
+def encode(images: pa.Table, shard_size: int) -> bytes:
+    """The plan as a Parquet file whose k-th row group is shard k."""
+    shard = pa.array(np.arange(images.num_rows, dtype=np.int32))
+    table = images.append_column("shard", pc.divide(shard, pa.scalar(shard_size, pa.int32()))).cast(PLAN_SCHEMA)
+    out = io.BytesIO()
+    pq.write_table(table, out, compression="ZSTD", row_group_size=shard_size)
+    return out.getvalue()
+
+
+def runs(output: str, fingerprint: str) -> list[str]:
+    """The recipe's planned runs, oldest first."""
+    found = storage.names(_folder(output, fingerprint))
+    return [name[4:-8] for name in found if name.startswith("run=") and name.endswith(".parquet")]
+
+
+def shards(output: str, fingerprint: str, run: str) -> list[Shard]:
+    """The run's shards."""
+    with storage.open_read(_location(output, fingerprint, run)) as file:
+        metadata = pq.ParquetFile(file).metadata
+        counts = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+    return [Shard(run, index, images) for index, images in enumerate(counts)]
+
+
+def pending(output: str, fingerprint: str) -> list[Shard]:
+    """The shards of all the recipe's runs that are not committed."""
+    missing: list[Shard] = []
+    for run in runs(output, fingerprint):
+        done = masks.committed(output, fingerprint, run)
+        missing += [shard for shard in shards(output, fingerprint, run) if shard.number not in done]
+    return missing
+
+
+def read_shard(output: str, fingerprint: str, run: str, shard: int) -> list[ImageRef]:
+    """The references of one shard's images."""
+    with storage.open_read(_location(output, fingerprint, run)) as file:
+        return list(refs(pq.ParquetFile(file).read_row_group(shard)))
+
+
+def _claimed_name(output: str, fingerprint: str, number: int, today: date) -> str:
+    """The name of the recipe's n-th run, whoever plans it."""
+    location = storage.join(_folder(output, fingerprint), f"{number:06d}.claim")
+    storage.put_if_absent(location, f"{today.isoformat()}-{number:04d}".encode())
+    return storage.read(location).decode()
+
+
+def _read(output: str, fingerprint: str, run: str, columns: list[str]) -> pa.Table:
+    with storage.open_read(_location(output, fingerprint, run)) as file:
+        return pq.ParquetFile(file).read(columns=columns)
+
+
+def _folder(output: str, fingerprint: str) -> str:
+    return storage.join(output, "plans", f"recipe={fingerprint}")
+
+
+def _location(output: str, fingerprint: str, run: str) -> str:
+    return storage.join(_folder(output, fingerprint), f"run={run}.parquet")
+
+
+def newest_run(output: str, recipe: str | None, run: str | None) -> tuple[str, str]:
+    """(fingerprint, run): the current recipe and its newest run, where nothing else is named.
+
+    Raises ConfigError for a recipe or run that is not in the output.
+    """
+    fingerprint = recipe if recipe is not None else recipes.current(output)
+    recipes.read_document(output, fingerprint)
+    planned = runs(output, fingerprint)
+    if run is None and planned:
+        return fingerprint, planned[-1]
+    if run is None or run not in planned:
+        raise ConfigError(
+            f"no run {run or ''} of recipe {fingerprint} in {output}; there is {', '.join(planned) or 'none'}"
+        )
+    return fingerprint, run

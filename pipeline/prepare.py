@@ -1,0 +1,59 @@
+"""From a job to work: check the recipe, list the source, plan what is new; all that needs no actor."""
+
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from pipeline import plan, recipes, report, storage, weights
+from pipeline.config import LabelJob
+from pipeline.plan import Shard
+from pipeline.recipes import RecipeDocument
+from pipeline.sources import list_images
+from pipeline.weights import Weights
+
+
+class Prepared(NamedTuple):
+    """A job's recipe, weights and open shards."""
+
+    recipe: RecipeDocument
+    weights: Weights
+    pending: list[Shard]
+    runs: list[str]  # that are to be reported on: those with open shards, and the newest if it has no report
+    newest: str | None
+
+
+def prepare(job: LabelJob) -> Prepared:
+    """Checks the weights, lists the source, writes the recipe's document and the plan of the images that are new.
+
+    Raises ConfigError, WeightsError, SourceError or StorageError; none leaves anything half done.
+    """
+    loaded = weights.read_weights(job.recipe)
+    document = recipes.document(job.recipe, loaded)
+    listing = list_images(job.source, exclude=job.output)
+    storage.sweep(job.output)
+    recipes.write_document(job.output, document)
+    today = datetime.now(UTC).date()
+    planned = plan.add_run(job.output, document.fingerprint, listing, job.execution.shard_size, today)
+    return _prepared(job, document, loaded, planned)
+
+
+def resume(job: LabelJob) -> Prepared:
+    """As `prepare`, without listing: the shards that are planned and not committed."""
+    loaded = weights.read_weights(job.recipe)
+    document = recipes.document(job.recipe, loaded)
+    return _prepared(job, document, loaded, None)
+
+
+def _prepared(job: LabelJob, document: RecipeDocument, loaded: Weights, planned: str | None) -> Prepared:
+    planned_runs = plan.runs(job.output, document.fingerprint)
+    pending = plan.pending(job.output, document.fingerprint)
+    runs = {shard.run for shard in pending}
+    newest = planned_runs[-1] if planned_runs else None
+    if newest is not None and not storage.exists(report.page(job.output, document.fingerprint, newest)):
+        runs.add(newest)
+    return Prepared(document, loaded, _ordered(pending, planned), sorted(runs), newest)
+
+
+def _ordered(pending: list[Shard], planned: str | None) -> list[Shard]:
+    """Our own plan from its start, shards of others from their end: two runs at once meet in the middle."""
+    own = [shard for shard in pending if shard.run == planned]
+    return own + [shard for shard in reversed(pending) if shard.run != planned]

@@ -1,0 +1,102 @@
+"""What made the masks: one document a recipe, and the one that readers should take.
+
+OUT/recipes/<fingerprint>.json
+OUT/current.json
+"""
+
+import json
+import platform
+from datetime import UTC, datetime
+from importlib import metadata
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline import storage
+from pipeline.config import Recipe
+from pipeline.errors import AbsentError, ConfigError
+from pipeline.weights import Weights
+
+PACKAGES = ("densemask", "numpy", "pillow", "pyarrow", "pydensecrf2", "ray", "safetensors", "scipy", "torch")
+
+
+class RecipeDocument(BaseModel):
+    """A recipe with everything that it was made of."""
+
+    model_config = ConfigDict(frozen=True)
+
+    fingerprint: str
+    recipe: Recipe
+    weights_sha256: str
+    weights_location: str
+    classes: tuple[str, ...]
+    versions: dict[str, str]
+    created: datetime
+
+
+def document(recipe: Recipe, weights: Weights) -> RecipeDocument:
+    """The recipe's document, with the versions installed here."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    front_end = recipe.front_end.model_copy(update={"weights": weights.location})
+    return RecipeDocument(
+        fingerprint=recipe.fingerprint(weights.sha256),
+        recipe=recipe.model_copy(update={"front_end": front_end}),
+        weights_sha256=weights.sha256,
+        weights_location=weights.location,
+        classes=weights.classes,
+        versions=versions,
+        created=datetime.now(UTC),
+    )
+
+
+def write_document(output: str, recipe: RecipeDocument) -> None:
+    """Writes the document unless it is there already."""
+    storage.put_if_absent(_location(output, recipe.fingerprint), recipe.model_dump_json(indent=1).encode())
+
+
+def read_document(output: str, fingerprint: str) -> RecipeDocument:
+    """The document of a recipe. Raises ConfigError with those that there are."""
+    try:
+        return RecipeDocument.model_validate_json(storage.read(_location(output, fingerprint)))
+    except AbsentError as error:
+        raise ConfigError(
+            f"no recipe {fingerprint!r} in {output}; there is {', '.join(known(output)) or 'none'}"
+        ) from error
+    except ValidationError as error:
+        raise ConfigError(f"{_location(output, fingerprint)} is broken: {error.errors()[0]['msg']}") from error
+
+
+def known(output: str) -> list[str]:
+    """The fingerprints of the output's recipes."""
+    return [
+        name.removesuffix(".json") for name in storage.names(storage.join(output, "recipes")) if name[-5:] == ".json"
+    ]
+
+
+def current(output: str) -> str:
+    """The fingerprint of the recipe that readers should take. Raises ConfigError where nothing is labelled yet."""
+    try:
+        return json.loads(storage.read(_current(output)))["recipe"]
+    except AbsentError:
+        recipes = known(output)
+        if len(recipes) == 1:
+            return recipes[0]
+        hint = f"name one of {', '.join(recipes)} with --recipe" if recipes else "label something into it first"
+        raise ConfigError(f"{output} has no current recipe; {hint}") from None
+
+
+def set_current_if_absent(output: str, fingerprint: str) -> None:
+    """Makes the output's first recipe the current one; a later one has to be chosen."""
+    storage.put_if_absent(_current(output), json.dumps({"recipe": fingerprint}).encode())
+
+
+def _current(output: str) -> str:
+    return storage.join(output, "current.json")
+
+
+def _location(output: str, fingerprint: str) -> str:
+    return storage.join(output, "recipes", f"{fingerprint}.json")

@@ -1,0 +1,84 @@
+"""ScoreMap: what crosses from a front end to a back end.
+
+A network that ends in a fixed interpolation sends its float16 logits at its own stride and the steps that bring them
+to image size. Bilinear resizing and cropping are linear and separable, so the steps become one matrix an axis.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Resize(NamedTuple):
+    """Bilinear interpolation to (height, width), as torch.nn.functional.interpolate does it."""
+
+    height: int
+    width: int
+    align_corners: bool
+
+
+class Crop(NamedTuple):
+    """The top left (height, width)."""
+
+    height: int
+    width: int
+
+
+class ScoreMap(NamedTuple):
+    """Logits float16 [C, h, w] and the steps to the size of the image that was scored."""
+
+    logits: np.ndarray
+    steps: tuple[Resize | Crop, ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) after the last step."""
+        if self.steps:
+            return self.steps[-1].height, self.steps[-1].width
+        return self.logits.shape[1], self.logits.shape[2]
+
+
+def full_logits(scores: ScoreMap) -> np.ndarray:
+    """The logits at image size: float32 [C, H, W]."""
+    logits = scores.logits.astype(np.float32)
+    if not scores.steps:
+        return logits
+    rows, columns = (_axis_matrix(logits.shape[1 + axis], scores.steps, axis) for axis in (0, 1))
+    return rows @ (logits @ columns.T)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities over the first axis, float32, computed in place of the logits."""
+    logits -= logits.max(0)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(0)
+    return logits
+
+
+@lru_cache(maxsize=64)
+def _axis_matrix(length: int, steps: tuple[Resize | Crop, ...], axis: int) -> np.ndarray:
+    """All steps along one axis as one float32 matrix [out, length]."""
+    matrix = np.eye(length, dtype=np.float64)
+    for step in steps:
+        if isinstance(step, Crop):
+            matrix = matrix[: step[axis]]
+        else:
+            matrix = interpolation(len(matrix), step[axis], step.align_corners) @ matrix
+    return matrix.astype(np.float32)
+
+
+def interpolation(length: int, out: int, align_corners: bool) -> np.ndarray:
+    """The matrix [out, length] of bilinear interpolation along one axis."""
+    if align_corners:
+        position = np.arange(out) * ((length - 1) / (out - 1) if out > 1 else 0.0)
+    else:
+        position = np.maximum((np.arange(out) + 0.5) * (length / out) - 0.5, 0.0)
+    low = np.minimum(position.astype(int), length - 1)
+    high = np.minimum(low + 1, length - 1)
+    weight = position - low
+    matrix = np.zeros((out, length))
+    index = np.arange(out)
+    np.add.at(matrix, (index, low), 1 - weight)
+    np.add.at(matrix, (index, high), weight)
+    return matrix

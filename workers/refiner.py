@@ -1,0 +1,54 @@
+"""The refiner actor: applies the field to one image at a time, and commits whole shards."""
+
+from typing import NamedTuple
+
+import ray
+
+from pipeline import masks
+from pipeline.config import Evaluation, Recipe
+from pipeline.label import Scored, refine_image
+from pipeline.masks import Row
+from pipeline.sources import ImageRef
+
+
+class Target(NamedTuple):
+    """Where shards go."""
+
+    output: str
+    fingerprint: str
+
+
+class Committed(NamedTuple):
+    """What came of a commit: ``lost`` are the positions of rows that died with their node; then nothing was written."""
+
+    written: bool
+    lost: list[int]
+
+
+class RefinerWorker:
+    """Refines images and writes shards."""
+
+    def __init__(self, recipe: Recipe, evaluation: Evaluation, target: Target) -> None:
+        self._recipe, self._evaluation, self._target = recipe, evaluation, target
+
+    def ready(self) -> str:
+        """The node it runs on, once it can work."""
+        return ray.get_runtime_context().get_node_id()
+
+    def refine(self, ref: ImageRef, scored: Scored, shard: int) -> tuple[str, Row]:
+        """The row's status and the row, as separate objects."""
+        row = refine_image(ref, scored, shard, self._recipe, self._evaluation)
+        return row["status"], row
+
+    def commit(self, run: str, shard: int, rows: "list[Row | ray.ObjectRef]") -> Committed:
+        """Writes the shard by one conditional put, unless a row is gone."""
+        whole: list[Row] = []
+        lost: list[int] = []
+        for position, row in enumerate(rows):
+            try:
+                whole.append(ray.get(row) if isinstance(row, ray.ObjectRef) else row)
+            except ray.exceptions.ObjectLostError:
+                lost.append(position)
+        if lost:
+            return Committed(False, lost)
+        return Committed(masks.write_shard(*self._target, run, shard, whole), [])
