@@ -1,19 +1,20 @@
 """The ``densemask`` command."""
 
 import json
+import os
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows import janitor
-from flows.display import say
-from pipeline.errors import ConfigError, DensemaskError
+from flows.display import counted, say
+from pipeline.errors import DensemaskError
 
 if TYPE_CHECKING:
     from flows.outcome import Outcome
@@ -78,14 +79,15 @@ def evaluate(
         from pipeline.plan import newest_run
 
         fingerprint, run = newest_run(output, recipe, run)
+        from flows import server
         from flows.evaluate_run import evaluate_run
 
-        with quiet_prefect():
-            summary = evaluate_run(output, fingerprint, run)
+        server.start().result()
+        summary = evaluate_run(output, fingerprint, run)
         if as_json:
             print(summary.model_dump_json())
         else:
-            say(f"{summary.images} images, {summary.failed} failed, {_miou(summary.miou, summary.classes)}")
+            say(f"{counted(summary.images, 'image')}, {summary.failed} failed, {_miou(summary.miou, summary.classes)}")
             say(f"report: {summary.report}")
 
 
@@ -149,9 +151,12 @@ def run_label(job: "LabelJob") -> "Outcome":
         return nothing_new(prepared, time.monotonic() - started)
     cluster.check_address()
     janitor.watch()
+    from flows import server
     from flows.label_dataset import label_dataset
 
-    with quiet_prefect():
+    ready = server.start()
+    with cluster.connected() if prepared.pending else nullcontext():  # Ray starts while Prefect does
+        ready.result()
         return label_dataset(job, planned=True)
 
 
@@ -164,7 +169,7 @@ def conclude(outcome: "Outcome", as_json: bool) -> None:
     else:
         rate = f", {outcome.images_per_s:.2f} images/s" if outcome.images_per_s else ""
         say(
-            f"{outcome.images} images in {outcome.shards} shards, {outcome.failed} failed, "
+            f"{counted(outcome.images, 'image')} in {counted(outcome.shards, 'shard')}, {outcome.failed} failed, "
             f"{outcome.seconds:.1f} s{rate}; {_miou(outcome.miou, outcome.classes)}; "
             f"recipe {outcome.recipe}, run {outcome.run}"
         )
@@ -176,57 +181,39 @@ def _miou(miou: float | None, classes: int | None) -> str:
 
 
 @contextmanager
-def quiet_prefect() -> Iterator[None]:
-    """Prefect's own lines go to its server, not to the terminal."""
-    import logging
-
-    from prefect.logging.configuration import setup_logging
-
-    _check_server()
-    setup_logging()
-    consoles = [
-        handler
-        for name in ("", "prefect", "prefect.flow_runs", "prefect.task_runs")
-        for handler in logging.getLogger(name).handlers
-        if type(handler).__name__ == "PrefectConsoleHandler"
-    ]
-    for handler in consoles:
-        handler.setLevel(logging.CRITICAL + 1)
-    yield
-
-
-def _check_server() -> None:
-    """Raises ConfigError where a Prefect server is named and does not answer."""
-    import httpx
-    from prefect.settings import get_current_settings
-
-    url = get_current_settings().api.url
-    if url is None:
-        return
-    try:
-        httpx.get(f"{url}/health", timeout=10)
-    except httpx.HTTPError as error:
-        raise ConfigError(f"no Prefect server answers at PREFECT_API_URL={url}: {error}") from error
-
-
-@contextmanager
 def plain_errors(debug: bool, as_json: bool = False) -> Iterator[None]:
     """Errors become one line on stderr and an exit code: 2 cannot be run as asked, 1 ran and ended red."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupted)
+    signal.signal(signal.SIGINT, _interrupted)
     try:
         yield
     except DensemaskError as error:
-        outcome = getattr(error, "outcome", None)
-        if as_json:
-            fields = json.loads(outcome.model_dump_json()) if outcome is not None else {}
-            print(json.dumps(fields | {"error": str(error)}), flush=True)
-        if debug:
-            traceback.print_exc()
-        say(f"densemask: {' '.join(str(error).split())}")
+        _say_error(error, str(error), debug, as_json)
         raise typer.Exit(error.exit_code) from None
+    except Exception as error:
+        hint = "" if debug else "; --debug shows where"
+        _say_error(error, f"unexpected {type(error).__name__}: {error}{hint}", debug, as_json)
+        raise typer.Exit(1) from None
     except KeyboardInterrupt:
         say("densemask: interrupted; run the same command again to continue")
         raise typer.Exit(130) from None
+
+
+def _interrupted(*_: object) -> None:
+    """The first Ctrl-C ends the run in order; the second ends the process, and the janitor tidies up."""
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: os._exit(130))
+    raise KeyboardInterrupt
+
+
+def _say_error(error: Exception, message: str, debug: bool, as_json: bool) -> None:
+    outcome = getattr(error, "outcome", None)
+    if as_json:
+        fields = json.loads(outcome.model_dump_json()) if outcome is not None else {}
+        print(json.dumps(fields | {"error": message}), flush=True)
+    if debug:
+        traceback.print_exception(error)
+    say(f"densemask: {' '.join(message.split())}")
 
 
 def main() -> None:

@@ -22,6 +22,11 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+def counted(count: int, noun: str) -> str:
+    """The count with its noun, in the plural where it is one."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 @contextmanager
 def shown(images: int, shards: int) -> Iterator[Update]:
     """An ``update(progress, shards_done)`` to call as often as one likes."""

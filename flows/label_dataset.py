@@ -9,6 +9,7 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import artifacts, display
+from flows.display import counted
 from flows.outcome import Outcome, RedRun, nothing_new
 from pipeline import masks, plan, recipes
 from pipeline.config import LabelJob
@@ -52,7 +53,7 @@ def _label(job: LabelJob, prepared: Prepared) -> tuple[list[ShardResult], list[B
     """All pending shards over the pools; the results of those that are committed, the errors of the rest."""
     shards = prepared.pending
     images = sum(shard.images for shard in shards)
-    display.say(f"{images} images in {len(shards)} shards; starting the workers")
+    display.say(f"{counted(images, 'image')} in {counted(len(shards), 'shard')}; starting the workers")
     with (
         cluster.connected() as resources,
         running.dispatcher(job, prepared.weights, prepared.recipe.fingerprint, resources) as dispatcher,
@@ -79,6 +80,7 @@ def _shard_task(job: LabelJob, fingerprint: str, dispatcher: Dispatcher):  # typ
         cache_policy=NO_CACHE,
         retries=2,
         retry_delay_seconds=[2, 10],
+        retry_condition_fn=lambda *_: not dispatcher.ended,
         persist_result=False,
     )
     def label_shard(shard: Shard) -> ShardResult | None:

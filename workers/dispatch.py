@@ -36,6 +36,11 @@ class Dispatcher:
         """Where the work stands."""
         return self._scheduler.progress
 
+    @property
+    def ended(self) -> bool:
+        """Whether it takes no more shards."""
+        return self._ended is not None
+
     @contextmanager
     def admission(self) -> Iterator[None]:
         """Holds the caller until the images at hand run low, one caller at a time: a shard that is looked at and

@@ -125,9 +125,11 @@ def densemask(environment: dict[str, str]) -> Command:
 
 
 def start(*arguments: str, env: dict[str, str]) -> "subprocess.Popen[str]":
-    """The command, under way."""
+    """The command, under way, in a process group of its own as a shell would have it."""
     command = [str(BIN / "densemask"), *arguments]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import signal
 import time
@@ -190,6 +191,23 @@ def test_a_killed_command_leaves_no_process_behind(
 
     assert ended.code == 0, ended.err
     assert len({row["image_id"] for row in rows(output)}) == len(rows(output)) == 24
+
+
+def test_ctrl_c_ends_a_run_in_order_and_leaves_no_process_behind(
+    environment: dict[str, str], photographs: Path, tmp_path: Path
+) -> None:
+    """At a terminal it goes to every process of the group, the command's own Prefect server among them."""
+    process = start("label", str(photographs), str(tmp_path / "out"), env=environment)
+    _until(lambda: _marked_children(process.pid) >= 5, 120)
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    _, alive = psutil.wait_procs(family, timeout=30)
+
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "densemask: interrupted; run the same command again to continue"
+    assert "Traceback" not in err
+    assert [child.cmdline() for child in alive] == []
 
 
 def _marked_children(pid: int) -> int:

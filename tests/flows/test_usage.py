@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+import typer
 
+from flows.cli import plain_errors
 from tests.flows.conftest import Command
 from tests.s3 import READER, S3
 
@@ -101,3 +103,12 @@ def test_a_cluster_or_a_server_that_does_not_answer_is_named(
     address = {"RAY_ADDRESS": "127.0.0.1:1", "PREFECT_API_URL": "http://127.0.0.1:1/api"}[name]
     line = refused(densemask, environment | {name: address}, "label", str(photographs), str(tmp_path / "out"))
     assert f"{name}={address}" in line
+
+
+def test_an_error_that_nobody_foresaw_is_one_line_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as ended, plain_errors(debug=False, as_json=True):
+        raise LookupError("line one\nline two")
+    assert ended.value.exit_code == 1
+    out, err = capsys.readouterr()
+    assert err == "densemask: unexpected LookupError: line one line two; --debug shows where\n"
+    assert "unexpected LookupError" in json.loads(out)["error"]
