@@ -3,14 +3,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint check bench lock clean
+.PHONY: demo test lint check bench bench-accuracy bench-densecrf bench-pipeline bench-scale lock clean
 
 demo: $(INSTALLED)  ## label the photographs that scikit-image carries
 	$(BIN)/densemask demo
 
 test: lint check  ## everything that CI runs
 
-$(INSTALLED): pyproject.toml requirements.lock
+$(INSTALLED): pyproject.toml requirements.lock CMakeLists.txt $(wildcard pipeline/backends/lattice/src/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[s3,demo,dev]'
 	touch $@
@@ -24,9 +24,14 @@ lint: $(INSTALLED)
 check: $(INSTALLED)
 	$(BIN)/python -m pytest
 
-bench: $(INSTALLED)  ## the tables of docs/results.md; needs ../shared
-	$(BIN)/python -m tests.benchmarks.accuracy ../shared
-	$(BIN)/python -m tests.benchmarks.pipeline ../shared
+bench: bench-accuracy bench-densecrf bench-pipeline bench-scale  ## the tables of docs/results.md; needs ../shared
+
+bench-accuracy bench-densecrf bench-pipeline: bench-%: $(INSTALLED)
+	$(BIN)/python -m tests.benchmarks.$* ../shared
+
+bench-scale: $(INSTALLED)
+	$(BIN)/python -m tests.benchmarks.scale
+	$(BIN)/python -m tests.benchmarks.scale --control-plane
 
 lock:  ## renew requirements.lock from what a fresh environment resolves to
 	rm -rf .venv-lock

@@ -54,6 +54,7 @@ def line(progress: Progress, images: int, shards_done: int, shards: int) -> str:
         f"{_rate(progress)} images/s",
         f"ETA {_eta(progress, images)}",
         ", ".join(f"{count} {stage}" for stage, count in stages(progress)),
+        pools(progress),
     ]
     if progress.deaths:
         facts.append(f"{progress.deaths} worker deaths")
@@ -70,10 +71,17 @@ def stages(progress: Progress) -> list[tuple[str, int]]:
     ]
 
 
+def pools(progress: Progress) -> str:
+    """The workers that are there."""
+    return f"{counted(progress.front_ends, 'front end')}, {counted(progress.refiners, 'refiner')}"
+
+
 def _panel(progress: Progress, images: int, shards_done: int, shards: int) -> Group:
     queue = Table.grid(padding=(0, 3))
-    queue.add_row(*(Text(stage, style="dim") for stage, _ in stages(progress)), Text("between the pools", style="dim"))
-    queue.add_row(*(str(count) for _, count in stages(progress)), f"{progress.waiting_bytes / 2**20:.1f} MB")
+    heads = [*(stage for stage, _ in stages(progress)), "between the pools", "workers"]
+    queue.add_row(*(Text(head, style="dim") for head in heads))
+    between = f"{progress.waiting_bytes / 2**20:.1f} MB"
+    queue.add_row(*(str(count) for _, count in stages(progress)), between, pools(progress))
     failed = Text(f"{progress.failed} failed", style="red" if progress.failed else "dim")
     deaths = Text(f"{progress.deaths} worker deaths", style="yellow" if progress.deaths else "dim")
     head = Table.grid(padding=(0, 3))

@@ -103,17 +103,39 @@ class Evaluation(Config):
     boundary_width: int = Field(5, ge=1, description="Half the width of the boundary band, in pixels.")
 
 
+class Bounds(Config):
+    """A number that may change while a run goes on."""
+
+    min: int = Field(1, ge=1)
+    max: int | None = Field(None, ge=1, description="As many as the cluster has cores if left out.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Bounds":
+        if self.max is not None and self.max < self.min:
+            raise ValueError(f"max = {self.max} is below min = {self.min}")
+        return self
+
+
 class Execution(Config):
     """How the work is spread; has no part in the masks."""
 
     shard_size: int = Field(500, ge=1, description="Images an output object.")
     front_ends: int | None = Field(None, ge=1, description="Front-end actors; as many as GPUs, or one, if left out.")
-    refiners: int | None = Field(None, ge=1, description="Refiner actors; one a core if left out.")
+    refiners: Bounds = Field(Bounds(), description="Refiner actors: a number, or {min: 1, max: 32}.")
     batch_size: int = Field(8, ge=1, description="Images a front-end call.")
     in_flight_mb: int = Field(256, ge=1, description="Scores and images between the two pools, at most.")
     max_failure_rate: float = Field(
         0.05, ge=0, le=1, description="A run with a larger share of failed images ends red."
     )
+
+    @field_validator("refiners", mode="before")
+    @classmethod
+    def _by_number(cls, value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return {"min": value, "max": value}
+        if not isinstance(value, dict | Bounds):
+            raise ValueError("a number from 1 on is needed, or a mapping such as {min: 1, max: 32}")
+        return value
 
 
 class LabelJob(Config):

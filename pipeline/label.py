@@ -71,8 +71,8 @@ def refine_image(ref: ImageRef, scored: Scored, shard: int, recipe: Recipe, eval
     front = probabilities.argmax(0).astype(np.uint8)
     back_end = backends.load(recipe.back_end.name)
     parameters = back_end.Parameters.model_validate(recipe.back_end.parameters)
-    refined_probabilities = back_end.refine(photograph.rgb, probabilities, parameters)
-    refined = refined_probabilities.argmax(0).astype(np.uint8)
+    after = back_end.refine(photograph.rgb, probabilities, parameters)
+    refined = after.labels()
     labels = images.enlarge_labels(refined, size)
     row = masks.failed_row(ref.image_id, ref.uri, ref.etag, shard, "ok", "") | {
         "error": None,
@@ -80,8 +80,8 @@ def refine_image(ref: ImageRef, scored: Scored, shard: int, recipe: Recipe, eval
         "width": size[1],
         "mask": {"bytes": images.encode_mask(labels), "path": masks.mask_path(ref.image_id)},
         "labels": np.unique(labels).astype(np.int16),
-        "confidence": float(refined_probabilities.max(0).mean()),
-        "entropy": _entropy(refined_probabilities),
+        "confidence": float(after.probabilities.max(0).mean()),
+        "entropy": _entropy(after.probabilities, classes),
         "changed": float((front != refined).mean()),
         "front_end_ms": scored.front_end_ms,
     }
@@ -103,11 +103,10 @@ def label_shard(
     return rows
 
 
-def _entropy(probabilities: np.ndarray) -> float:
+def _entropy(probabilities: np.ndarray, classes: int) -> float:
     """The mean entropy of a pixel over the log of the class count: 0 certain, 1 uniform."""
-    present = probabilities[probabilities.reshape(len(probabilities), -1).max(1) > 0]
-    total = -float((present * np.log(np.maximum(present, 1e-12))).sum())
-    return max(0.0, total / (probabilities[0].size * np.log(max(2, len(probabilities)))))
+    total = -float((probabilities * np.log(np.maximum(probabilities, 1e-12))).sum())
+    return max(0.0, total / (probabilities[0].size * np.log(max(2, classes))))
 
 
 def _against_truth(ref: ImageRef, labels: np.ndarray, front: np.ndarray, classes: int, evaluation: Evaluation) -> Row:

@@ -47,7 +47,7 @@ def connected() -> Iterator[Resources]:
     loopback interface and stopped at the end.
     """
     if ray.is_initialized():
-        yield _resources()
+        yield resources()
         return
     address = os.environ.get("RAY_ADDRESS")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "configure_logging": True}
@@ -70,7 +70,7 @@ def connected() -> Iterator[Resources]:
     # The dispatcher reports deaths; Ray has no public switch for its own paragraphs about them, which go to stdout.
     ray._private.worker._worker_logs_enabled = False
     try:
-        yield _resources()
+        yield resources()
     finally:
         ray.shutdown()
 
@@ -80,6 +80,7 @@ def dead_nodes() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
 
 
-def _resources() -> Resources:
+def resources() -> Resources:
+    """What the nodes that are there now have together."""
     total = ray.cluster_resources()
     return Resources(total.get("CPU", 1.0), total.get("GPU", 0.0))

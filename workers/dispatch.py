@@ -11,6 +11,7 @@ from pipeline.errors import RunError
 from pipeline.plan import Shard
 from pipeline.sources import ImageRef
 from workers.pool import Pool
+from workers.rules import Sizing
 from workers.scheduler import TICK_SECONDS, Scheduler
 from workers.work import OpenShard, Progress, ShardResult
 
@@ -20,9 +21,9 @@ LOW_WATER_BATCHES = 8
 class Dispatcher:
     """Labels shards. ``submit`` from any thread; results come as futures."""
 
-    def __init__(self, front_ends: Pool, refiners: Pool, batch_size: int, cap_bytes: int) -> None:
+    def __init__(self, front_ends: Pool, refiners: Pool, batch_size: int, cap_bytes: int, sizing: Sizing) -> None:
         self._pools = front_ends, refiners
-        self._scheduler = Scheduler(front_ends, refiners, batch_size, cap_bytes)
+        self._scheduler = Scheduler(front_ends, refiners, batch_size, cap_bytes, sizing)
         self._inbox: queue.SimpleQueue[OpenShard] = queue.SimpleQueue()
         self._admission = threading.Lock()
         self._low_water = batch_size * LOW_WATER_BATCHES

@@ -1,6 +1,6 @@
-"""The refiner actor: applies the field to one image at a time, and commits whole shards."""
+"""The refiner actor: applies the field to images, one after the other, and commits whole shards."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ray
 
@@ -35,10 +35,13 @@ class RefinerWorker:
         """The node it runs on, once it can work."""
         return ray.get_runtime_context().get_node_id()
 
-    def refine(self, ref: ImageRef, scored: Scored, shard: int) -> tuple[str, Row]:
-        """The row's status and the row, as separate objects."""
-        row = refine_image(ref, scored, shard, self._recipe, self._evaluation)
-        return row["status"], row
+    def refine(self, images: list[tuple[ImageRef, int]], *scored: Scored) -> tuple[Any, ...]:
+        """The status of the row of each (image, shard), then the rows, as separate objects."""
+        rows = [
+            refine_image(ref, scores, shard, self._recipe, self._evaluation)
+            for (ref, shard), scores in zip(images, scored, strict=True)
+        ]
+        return ([row["status"] for row in rows], *rows)
 
     def commit(self, run: str, shard: int, rows: "list[Row | ray.ObjectRef]") -> Committed:
         """Writes the shard by one conditional put, unless a row is gone."""

@@ -8,25 +8,37 @@ import ray
 
 from pipeline.config import LabelJob
 from pipeline.weights import Weights
+from workers import cluster, rules
 from workers.cluster import WORKER_ENVIRONMENT, Resources
 from workers.dispatch import Dispatcher
 from workers.frontend import FrontEndWorker
 from workers.pool import Pool
 from workers.refiner import RefinerWorker, Target
-from workers.rules import pool_sizes
+from workers.rules import Load, Sizes
 
 
 @contextmanager
 def dispatcher(job: LabelJob, weights: Weights, fingerprint: str, resources: Resources) -> Iterator[Dispatcher]:
     """A dispatcher over pools that fit the cluster; the weights travel to the front ends once, as an object."""
-    sizes = pool_sizes(resources.cpus, resources.gpus, job.execution)
+    asks = rules.asks(resources.cpus, resources.gpus, job.execution)
     data = ray.put(weights.data)
     target = Target(job.output, fingerprint)
-    front_end = actor(FrontEndWorker, max_concurrency=2, num_cpus=sizes.front_end_cpus, num_gpus=sizes.front_end_gpus)
-    refiner = actor(RefinerWorker, num_cpus=sizes.refiner_cpus)
-    front_ends = Pool("front end", lambda: front_end.remote(job.recipe, data), sizes.front_ends)
-    refiners = Pool("back end", lambda: refiner.remote(job.recipe, job.evaluation, target), sizes.refiners)
-    running = Dispatcher(front_ends, refiners, job.execution.batch_size, job.execution.in_flight_mb * 2**20)
+    front_end = actor(
+        FrontEndWorker,
+        max_concurrency=2,
+        num_cpus=asks.front_end_cpus,
+        num_gpus=asks.front_end_gpus,
+        scheduling_strategy="SPREAD",  # they ask for so little that Ray would put them all on one node
+    )
+    refiner = actor(RefinerWorker, num_cpus=asks.refiner_cpus)
+    front_ends = Pool("front end", lambda: front_end.remote(job.recipe, data))
+    refiners = Pool("back end", lambda: refiner.remote(job.recipe, job.evaluation, target))
+
+    def sizing(load: Load) -> Sizes:
+        now = cluster.resources()
+        return rules.pool_sizes(now.cpus, now.gpus, resources.gpus > 0, job.execution, load)
+
+    running = Dispatcher(front_ends, refiners, job.execution.batch_size, job.execution.in_flight_mb * 2**20, sizing)
     try:
         yield running
     finally:

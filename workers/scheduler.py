@@ -16,28 +16,33 @@ from pipeline import masks
 from pipeline.errors import RunError, StorageError
 from pipeline.label import Failed
 from workers import rules
+from workers.calls import Call, Calls
 from workers.pool import Pool, Worker, last_line
-from workers.rules import Attempt
-from workers.work import Call, Item, OpenShard, Progress, ShardResult
+from workers.rules import Attempt, Load, Sizing
+from workers.work import Item, OpenShard, Progress, ShardResult, Waiting
 
 CALLS_A_WORKER = 2
 COMMITS_A_SHARD = 3
 TICK_SECONDS = 0.2
+RESIZE_SECONDS = 5.0
 
 
 class Scheduler:
     """Moves images of open shards over two pools until each has a row, and shards until each is committed."""
 
-    def __init__(self, front_ends: Pool, refiners: Pool, batch_size: int, cap_bytes: int) -> None:
+    def __init__(self, front_ends: Pool, refiners: Pool, batch_size: int, cap_bytes: int, sizing: Sizing) -> None:
         self._front_ends, self._refiners = front_ends, refiners
-        self._batch_size, self._cap_bytes = batch_size, cap_bytes
+        self._batch_size, self._cap_bytes, self._sizing = batch_size, cap_bytes, sizing
         self._open: set[OpenShard] = set()
-        self._calls: dict[ray.ObjectRef, Call] = {}
-        self._to_score: deque[Item] = deque()
-        self._to_refine: deque[Item] = deque()
+        self._calls = Calls()
+        self._to_score, self._to_refine = Waiting(), Waiting()
         self._to_commit: deque[OpenShard] = deque()
         self._mean_bytes: float = rules.EXPECTED_BYTES
+        self._score_ms: float | None = None
+        self._refine_ms: float | None = None
+        self._next_resize = 0.0
         self.progress = Progress()
+        self._resize()
 
     @property
     def idle(self) -> bool:
@@ -47,13 +52,14 @@ class Scheduler:
     def add(self, opened: OpenShard) -> None:
         """Takes a shard on."""
         self._open.add(opened)
-        self._to_score.extend(Item(Attempt(ref, position), opened) for position, ref in enumerate(opened.refs))
+        self._to_score.add(Item(Attempt(ref, position), opened) for position, ref in enumerate(opened.refs))
         if not opened.refs:
             self._to_commit.append(opened)
         self._snapshot()
 
     def step(self) -> None:
         """Places what can be placed, then waits a moment for results and takes them."""
+        self._resize()
         self._place()
         self._wait()
 
@@ -65,54 +71,62 @@ class Scheduler:
     def _fail(self, opened: OpenShard, error: BaseException) -> None:
         """Gives a shard up; what of it is still under way is dropped when it comes."""
         self._open.discard(opened)
-        self._to_score = deque(item for item in self._to_score if item.shard is not opened)
-        self._to_refine = deque(item for item in self._to_refine if item.shard is not opened)
+        self._to_score.drop(opened)
+        self._to_refine.drop(opened)
         if not opened.future.done():
             opened.future.set_exception(error)
+
+    def _resize(self) -> None:
+        """Every few seconds makes the pools as large as they should be by now."""
+        now = time.monotonic()
+        if now < self._next_resize:
+            return
+        self._next_resize = now + RESIZE_SECONDS
+        load = Load(self._refiners.size, len(self._to_refine), self._score_ms, self._refine_ms)
+        sizes = self._sizing(load)
+        self._front_ends.resize(sizes.front_ends)
+        self._refiners.resize(sizes.refiners)
 
     def _place(self) -> None:
         while self._to_commit and (worker := self._refiners.least_loaded(CALLS_A_WORKER + 1)):
             self._commit(worker, self._to_commit.popleft())
-        while batch := self._next_batch(self._to_refine, self._refiners, 1):
+        while batch := self._next_batch(self._to_refine, self._refiners, self._images_a_call()):
             self._refine(*batch)
         while self._may_score() and (batch := self._next_batch(self._to_score, self._front_ends, self._batch_size)):
             self._score(*batch)
         self._snapshot()
 
-    def _next_batch(self, waiting: deque[Item], pool: Pool, size: int) -> tuple[Worker, list[Item]] | None:
-        """Whom to give what next. Suspects wait at the head and go alone to an idle worker; until then nobody goes."""
-        if not waiting:
-            return None
-        suspect = waiting[0].attempt.suspect
-        worker = pool.least_loaded(1 if suspect else CALLS_A_WORKER)
+    def _next_batch(self, waiting: Waiting, pool: Pool, size: int) -> tuple[Worker, list[Item]] | None:
+        """Whom to give what next. A suspect goes alone to an idle worker; until there is one nobody goes."""
+        suspect = waiting.suspect
+        worker = pool.least_loaded(1 if suspect else CALLS_A_WORKER) if waiting else None
         if worker is None:
             return None
         worker.has_suspect = suspect
-        return worker, [waiting.popleft() for _ in range(1 if suspect else min(size, len(waiting)))]
+        return worker, waiting.take(size)
+
+    def _images_a_call(self) -> int:
+        return rules.images_a_call(self._refine_ms, len(self._to_refine), len(self._refiners.workers))
 
     def _may_score(self) -> bool:
-        progress = self._counts()
-        return rules.may_score(progress.waiting_bytes, progress.scoring, self._mean_bytes, self._cap_bytes)
+        waiting_bytes = self._to_refine.nbytes + self._calls.nbytes
+        return rules.may_score(waiting_bytes, self._calls.images[self._front_ends], self._mean_bytes, self._cap_bytes)
 
     def _score(self, worker: Worker, items: list[Item]) -> None:
         refs = [item.attempt.ref for item in items]
         facts, *payloads = worker.actor.score.options(num_returns=1 + len(refs)).remote(refs)
-        self._register(facts, Call(self._front_ends, worker, items, payloads))
+        self._calls.add(facts, Call(self._front_ends, worker, items, payloads))
 
     def _refine(self, worker: Worker, items: list[Item]) -> None:
-        (item,) = items
-        index = item.shard.shard.number
-        status, row = worker.actor.refine.options(num_returns=2).remote(item.attempt.ref, item.payload, index)
-        self._register(status, Call(self._refiners, worker, items, [row]))
+        images = [(item.attempt.ref, item.shard.shard.number) for item in items]
+        refine = worker.actor.refine.options(num_returns=1 + len(items))
+        statuses, *rows = refine.remote(images, *(item.payload for item in items))
+        self._calls.add(statuses, Call(self._refiners, worker, items, rows))
 
     def _commit(self, worker: Worker, opened: OpenShard) -> None:
         opened.commits += 1
         reference = worker.actor.commit.remote(opened.shard.run, opened.shard.number, opened.rows)
-        self._register(reference, Call(self._refiners, worker, [], commit=opened))
-
-    def _register(self, reference: ray.ObjectRef, call: Call) -> None:
-        self._calls[reference] = call
-        call.worker.calls.add(reference)
+        self._calls.add(reference, Call(self._refiners, worker, [], commit=opened))
 
     def _wait(self) -> None:
         references = [*self._front_ends.starting, *self._refiners.starting, *self._calls]
@@ -131,38 +145,41 @@ class Scheduler:
         try:
             result = ray.get(reference)
         except RayTaskError as error:
-            self._release(reference)
+            self._calls.release(reference)
             self._raised(call, error)
         except ObjectLostError as error:
-            self._release(reference)
+            self._calls.release(reference)
             self._lost(call, error)
         except RayError as error:
             self._died(call.pool, call.worker, error)
         else:
-            self._release(reference)
+            self._calls.release(reference)
             self._finished(call, result)
-
-    def _release(self, reference: ray.ObjectRef) -> Call:
-        call = self._calls.pop(reference)
-        call.worker.calls.discard(reference)
-        call.worker.has_suspect = False
-        return call
 
     def _finished(self, call: Call, result: Any) -> None:
         if call.commit is not None:
             self._committed(call.commit, *result)
         elif call.pool is self._front_ends:
+            # Batches overlap in a front end: only one that leaves another under way tells how fast it can be.
+            if call.image_ms is not None and call.worker.calls:
+                self._score_ms = rules.smoothed(self._score_ms, call.image_ms)
             for item, facts, payload in zip(call.items, result, call.outputs, strict=True):
-                if item.shard not in self._open:
-                    continue
-                if isinstance(facts, Failed):
-                    self._no_mask(item, facts.status, facts.reason)
-                else:
-                    self._mean_bytes += 0.1 * (facts.nbytes - self._mean_bytes)
-                    attempt = replace(item.attempt, suspect=False)
-                    self._to_refine.append(Item(attempt, item.shard, payload, facts.nbytes))
+                self._scored(item, facts, payload)
         else:
-            self._row(call.items[0], call.outputs[0], result)
+            if call.image_ms is not None:
+                self._refine_ms = rules.smoothed(self._refine_ms, call.image_ms)
+            for item, status, row in zip(call.items, result, call.outputs, strict=True):
+                self._row(item, row, status)
+
+    def _scored(self, item: Item, facts: Any, payload: ray.ObjectRef) -> None:
+        if item.shard not in self._open:
+            return
+        if isinstance(facts, Failed):
+            self._no_mask(item, facts.status, facts.reason)
+        else:
+            self._mean_bytes = rules.smoothed(self._mean_bytes, facts.nbytes)
+            attempt = replace(item.attempt, suspect=False)
+            self._to_refine.add([Item(attempt, item.shard, payload, facts.nbytes)])
 
     def _row(self, item: Item, row: Any, status: str) -> None:
         """Keeps an image's row (or the reference to it); the shard's last one leads to its commit."""
@@ -171,15 +188,7 @@ class Scheduler:
             return
         opened.rows[item.attempt.position] = row
         opened.statuses[status] += 1
-        now = time.monotonic()
-        ok = status == "ok"
-        self.progress = replace(
-            self.progress,
-            done=self.progress.done + 1,
-            failed=self.progress.failed + (not ok),
-            first_done=(self.progress.first_done or now) if ok else self.progress.first_done,
-            last_done=now if ok else self.progress.last_done,
-        )
+        self.progress = self.progress.with_row(status == "ok")
         if opened.statuses.total() == len(opened.refs):
             if rules.is_systematic(opened.statuses["quarantined"], len(opened.refs)):
                 count = f"{opened.statuses['quarantined']} of {len(opened.refs)} images"
@@ -206,7 +215,7 @@ class Scheduler:
         for position in positions:
             opened.rows[position] = None
             opened.statuses["ok"] -= 1
-            self._to_score.append(Item(Attempt(opened.refs[position], position), opened))
+            self._to_score.add([Item(Attempt(opened.refs[position], position), opened)])
         self.progress = replace(self.progress, done=self.progress.done - len(positions))
 
     def _raised(self, call: Call, error: RayTaskError) -> None:
@@ -230,7 +239,7 @@ class Scheduler:
         if call.commit is not None:
             self._retry_commit(call.commit, error)
         else:
-            self._to_score.extend(Item(item.attempt, item.shard) for item in call.items if item.shard in self._open)
+            self._to_score.add(Item(item.attempt, item.shard) for item in call.items if item.shard in self._open)
 
     def _died(self, pool: Pool, worker: Worker, error: RayError) -> None:
         """A dead worker: what it had finished counts, the rest is tried again, and who was there is suspect."""
@@ -239,7 +248,7 @@ class Scheduler:
         ray.wait(list(worker.calls), num_returns=len(worker.calls), timeout=10, fetch_local=False)
         gone: list[Call] = []
         for reference in list(worker.calls):
-            call = self._release(reference)
+            call = self._calls.release(reference)
             try:
                 result = ray.get(reference, timeout=1)
             except (RayError, TimeoutError):
@@ -263,7 +272,7 @@ class Scheduler:
                 self._no_mask(item, "quarantined", item.shard.reason)
             else:
                 waiting = self._to_score if call.pool is self._front_ends else self._to_refine
-                waiting.appendleft(item._replace(attempt=attempt))
+                waiting.give_back(item._replace(attempt=attempt))
 
     def _retry_commit(self, opened: OpenShard, error: BaseException) -> None:
         if opened.commits >= COMMITS_A_SHARD:
@@ -271,18 +280,15 @@ class Scheduler:
         else:
             self._to_commit.append(opened)
 
-    def _counts(self) -> Progress:
-        scoring = [call for call in self._calls.values() if call.pool is self._front_ends]
-        refining = [call.items[0] for call in self._calls.values() if call.pool is self._refiners and call.items]
-        return replace(
+    def _snapshot(self) -> None:
+        self.progress = replace(
             self.progress,
             to_score=len(self._to_score),
-            scoring=sum(len(call.items) for call in scoring),
+            scoring=self._calls.images[self._front_ends],
             to_refine=len(self._to_refine),
-            refining=len(refining),
-            waiting_bytes=sum(item.nbytes for item in (*self._to_refine, *refining)),
+            refining=self._calls.images[self._refiners],
+            waiting_bytes=self._to_refine.nbytes + self._calls.nbytes,
+            front_ends=len(self._front_ends.workers),
+            refiners=len(self._refiners.workers),
             deaths=self._front_ends.deaths + self._refiners.deaths,
         )
-
-    def _snapshot(self) -> None:
-        self.progress = self._counts()

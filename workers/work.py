@@ -1,16 +1,17 @@
-"""What is under way: shards, their images, the calls that actors have, and how far it all is."""
+"""What is under way: shards, their images, the queues before the pools, and how far it all is."""
 
 import threading
-from collections import Counter
+import time
+from collections import Counter, deque
+from collections.abc import Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import ray
 
 from pipeline.plan import Shard
 from pipeline.sources import ImageRef
-from workers.pool import Pool, Worker
 from workers.rules import Attempt
 
 
@@ -34,9 +35,18 @@ class Progress:
     to_refine: int = 0
     refining: int = 0
     waiting_bytes: int = 0
+    front_ends: int = 0
+    refiners: int = 0
     deaths: int = 0
     first_done: float | None = None  # time.monotonic() of the first refined image
     last_done: float | None = None
+
+    def with_row(self, ok: bool) -> "Progress":
+        """One row later."""
+        if not ok:
+            return replace(self, done=self.done + 1, failed=self.failed + 1)
+        now = time.monotonic()
+        return replace(self, done=self.done + 1, first_done=self.first_done or now, last_done=now)
 
     @property
     def steady_images_per_s(self) -> float | None:
@@ -70,12 +80,41 @@ class Item(NamedTuple):
     nbytes: int = 0
 
 
-@dataclass(eq=False)
-class Call:
-    """A call that an actor has: to score or refine items, or to commit a shard."""
+class Waiting:
+    """The images that wait for a pool, and the bytes of their scores."""
 
-    pool: Pool
-    worker: Worker
-    items: list[Item]
-    outputs: list[ray.ObjectRef] = field(default_factory=list)
-    commit: OpenShard | None = None
+    def __init__(self) -> None:
+        self._items: deque[Item] = deque()
+        self.nbytes = 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def suspect(self) -> bool:
+        """Whether the next one is suspect: suspects go first."""
+        return bool(self._items) and self._items[0].attempt.suspect
+
+    def add(self, items: Iterable[Item]) -> None:
+        """Puts images at the end."""
+        for item in items:
+            self._items.append(item)
+            self.nbytes += item.nbytes
+
+    def give_back(self, item: Item) -> None:
+        """Puts an image at the head again."""
+        self._items.appendleft(item)
+        self.nbytes += item.nbytes
+
+    def take(self, count: int) -> list[Item]:
+        """The next images, up to ``count``; a suspect comes alone."""
+        taken = [self._items.popleft()]
+        while self._items and len(taken) < count and not (taken[0].attempt.suspect or self.suspect):
+            taken.append(self._items.popleft())
+        self.nbytes -= sum(item.nbytes for item in taken)
+        return taken
+
+    def drop(self, opened: OpenShard) -> None:
+        """Takes a shard's images out."""
+        self._items = deque(item for item in self._items if item.shard is not opened)
+        self.nbytes = sum(item.nbytes for item in self._items)

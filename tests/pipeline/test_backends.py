@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -10,12 +11,13 @@ from pydantic import BaseModel, ValidationError
 from pydensecrf.utils import unary_from_softmax
 
 from pipeline import backends
-from pipeline.backends import densecrf
+from pipeline.backends import Refined, densecrf
+from pipeline.backends.lattice.parameters import MAX_STD, MAX_WEIGHT, MIN_STD
 from pipeline.errors import ConfigError
 
 HEIGHT, WIDTH, LABELS = 60, 80, 6
 # One other value for each of the field's parameters.
-OTHER = {
+OTHER: dict[str, Any] = {
     "iterations": 2,
     "spatial_std": 3.0,
     "spatial_weight": 9.0,
@@ -23,14 +25,32 @@ OTHER = {
     "bilateral_rgb_std": 30.0,
     "bilateral_weight": 12.0,
     "normalization": "after",
+    "engine": "pydensecrf",
     "keep_label_above": 0.0,
+    "stop_when_unchanged": 0.9,
+    "spatial_kernel": "lattice",
+    "exact": True,
 }
+ENGINES = ("cpu", "torch", "pydensecrf")
 NORMALIZATIONS = {
     "symmetric": dcrf.NORMALIZE_SYMMETRIC,
     "before": dcrf.NORMALIZE_BEFORE,
     "after": dcrf.NORMALIZE_AFTER,
     "none": dcrf.NO_NORMALIZATION,
 }
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """torch's on one thread: many small operations, which wait for each other's threads on a busy machine."""
+    if request.param != "torch":
+        yield request.param
+        return
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield request.param
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(params=backends.names())
@@ -51,9 +71,19 @@ def scene(height: int = HEIGHT, width: int = WIDTH, labels: int = LABELS) -> tup
     return rgb, (exponent / exponent.sum(0)).astype(np.float32)
 
 
-def refined(name: str, rgb: np.ndarray, probabilities: np.ndarray, **given: Any) -> np.ndarray:
-    module = backends.load(name)
-    return module.refine(rgb, probabilities, module.Parameters(**given))
+def full(refined: Refined, classes: int) -> np.ndarray:
+    """The probabilities of all classes, float32 [classes, H, W]."""
+    assert refined.probabilities.dtype == np.float32 and refined.kept.dtype.kind in "iu"
+    assert len(refined.kept) == len(refined.probabilities) and (np.diff(refined.kept) > 0).all()
+    probabilities = np.zeros((classes, *refined.probabilities.shape[1:]), np.float32)
+    probabilities[refined.kept] = refined.probabilities
+    return probabilities
+
+
+def refined(back_end: str | ModuleType, rgb: np.ndarray, probabilities: np.ndarray, **given: Any) -> np.ndarray:
+    """What the back end makes of all classes."""
+    module = backends.load(back_end) if isinstance(back_end, str) else back_end
+    return full(module.refine(rgb, probabilities, module.Parameters(**given)), len(probabilities))
 
 
 def plain_densecrf(rgb: np.ndarray, probabilities: np.ndarray, **given: Any) -> np.ndarray:
@@ -84,7 +114,7 @@ def test_a_back_end_has_what_the_contract_asks_for(back_end: ModuleType) -> None
 
 def test_what_comes_back_are_probabilities(back_end: ModuleType) -> None:
     rgb, probabilities = scene()
-    found = back_end.refine(rgb, probabilities, back_end.Parameters())
+    found = refined(back_end, rgb, probabilities)
     assert found.shape == probabilities.shape and found.dtype == np.float32
     assert found.min() >= 0
     np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
@@ -100,7 +130,7 @@ def test_the_inputs_are_left_as_they_were(back_end: ModuleType) -> None:
 @pytest.mark.parametrize("made", ["read-only", "fortran", "strided", "reversed"])
 def test_arrays_of_any_layout_give_the_same(back_end: ModuleType, made: str) -> None:
     rgb, probabilities = scene()
-    expected = back_end.refine(rgb, probabilities, back_end.Parameters())
+    expected = refined(back_end, rgb, probabilities)
     if made == "read-only":
         rgb.setflags(write=False)
         probabilities.setflags(write=False)
@@ -110,7 +140,7 @@ def test_arrays_of_any_layout_give_the_same(back_end: ModuleType, made: str) -> 
         rgb, probabilities = rgb.repeat(2, 1)[:, ::2], probabilities.repeat(2, 2)[:, :, ::2]
     else:
         rgb, probabilities = rgb[::-1].copy()[::-1], probabilities[:, ::-1].copy()[:, ::-1]
-    assert np.array_equal(back_end.refine(rgb, probabilities, back_end.Parameters()), expected)
+    assert np.array_equal(refined(back_end, rgb, probabilities), expected)
 
 
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 9), (9, 1), (2, 3)])
@@ -118,7 +148,7 @@ def test_arrays_of_any_layout_give_the_same(back_end: ModuleType, made: str) -> 
 def test_any_size_and_any_number_of_labels(back_end: ModuleType, height: int, width: int, labels: int) -> None:
     probabilities = np.random.default_rng(0).dirichlet(np.ones(labels), (height, width)).astype(np.float32)
     rgb = np.zeros((height, width, 3), np.uint8)
-    found = back_end.refine(rgb, probabilities.transpose(2, 0, 1), back_end.Parameters())
+    found = refined(back_end, rgb, probabilities.transpose(2, 0, 1))
     assert found.shape == (labels, height, width)
     np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
 
@@ -133,6 +163,14 @@ def test_argmax_has_no_parameters() -> None:
         backends.parameters("argmax")(iterations=3)
 
 
+def test_the_labels_are_the_most_probable_of_the_kept_ones() -> None:
+    rgb, probabilities = scene()
+    found = densecrf.refine(rgb, probabilities[::-1], densecrf.Parameters())
+    assert found.kept.tolist() == [2, 3, 4, 5]
+    labels = found.labels()
+    assert labels.dtype == np.uint8 and np.array_equal(labels, full(found, LABELS).argmax(0))
+
+
 @pytest.mark.parametrize("parameters", [
     {},
     {"normalization": "after", "iterations": 5, "bilateral_xy_std": 160.0, "spatial_std": 3.0},
@@ -140,10 +178,23 @@ def test_argmax_has_no_parameters() -> None:
     {"normalization": "none", "spatial_weight": 0.5, "bilateral_weight": 0.1},
     {"bilateral_xy_std": 80.0, "bilateral_rgb_std": 13.0, "bilateral_weight": 10.0},
 ])  # fmt: skip
-def test_densecrf_with_all_labels_is_pydensecrf(parameters: dict[str, Any]) -> None:
+def test_an_exact_field_is_pydensecrfs(parameters: dict[str, Any]) -> None:
     rgb, probabilities = scene()
-    found = refined("densecrf", rgb, probabilities, keep_label_above=0, **parameters)
-    np.testing.assert_allclose(found, plain_densecrf(rgb, probabilities, **parameters), atol=1e-5)
+    plain = plain_densecrf(rgb, probabilities, **parameters)
+    np.testing.assert_allclose(refined("densecrf", rgb, probabilities, exact=True, **parameters), plain, atol=1e-4)
+    found = refined("densecrf", rgb, probabilities, exact=True, engine="pydensecrf", **parameters)
+    assert np.array_equal(found, plain)
+
+
+def test_every_engine_infers_the_same_field(engine: str) -> None:
+    rgb, probabilities = scene()
+    rgb, probabilities = rgb[20:40, 25:55], probabilities[:, 20:40, 25:55]
+    plain = plain_densecrf(rgb, probabilities)
+    found = refined("densecrf", rgb, probabilities, engine=engine, exact=True)
+    np.testing.assert_allclose(found, plain, atol=1e-4)
+    found = refined("densecrf", rgb, probabilities, engine=engine)
+    assert not found[4:].any()
+    assert (found.argmax(0) == plain.argmax(0)).mean() > 0.99
 
 
 def test_leaving_out_faint_labels_does_not_move_the_others() -> None:
@@ -153,7 +204,8 @@ def test_leaving_out_faint_labels_does_not_move_the_others() -> None:
     assert densecrf.kept_labels(probabilities, 0.05).tolist() == [0, 1, 2, 3]
     assert not found[4:].any()
     assert (found.argmax(0) == plain.argmax(0)).mean() > 0.999
-    assert np.abs(found - plain).max() < 0.05
+    exact = refined("densecrf", rgb, probabilities, stop_when_unchanged=0, spatial_kernel="lattice")
+    assert np.abs(exact - plain).max() < 0.05
 
 
 def test_densecrf_cleans_what_is_rough() -> None:
@@ -194,7 +246,8 @@ def test_every_parameter_changes_the_result(parameter: str) -> None:
 @pytest.mark.parametrize("parameter, value", [
     ("iterations", 0), ("iterations", 1.5), ("spatial_std", 0), ("spatial_std", -1), ("bilateral_rgb_std", 1e-6),
     ("bilateral_xy_std", float("nan")), ("bilateral_weight", float("inf")), ("spatial_weight", -1),
-    ("keep_label_above", 1.0), ("normalization", "both"), ("speed", 3),
+    ("keep_label_above", 1.0), ("normalization", "both"), ("speed", 3), ("engine", "gpu"), ("spatial_kernel", "box"),
+    ("stop_when_unchanged", 1.0), ("stop_when_unchanged", -0.1), ("exact", "perhaps"),
 ])  # fmt: skip
 def test_what_would_break_the_field_is_refused(parameter: str, value: object) -> None:
     with pytest.raises(ValidationError, match=parameter):
@@ -202,7 +255,7 @@ def test_what_would_break_the_field_is_refused(parameter: str, value: object) ->
 
 
 @pytest.mark.parametrize("parameter", ["spatial_std", "bilateral_xy_std", "bilateral_rgb_std"])
-@pytest.mark.parametrize("value", [densecrf.MIN_STD, densecrf.MAX_STD])
+@pytest.mark.parametrize("value", [MIN_STD, MAX_STD])
 @pytest.mark.parametrize("shape", [(2, 20_000), (20, 30)])
 def test_the_smallest_and_largest_deviations_are_survived(parameter: str, value: float, shape: tuple[int, int]) -> None:
     rgb, probabilities = scene(*shape)
@@ -213,7 +266,7 @@ def test_the_smallest_and_largest_deviations_are_survived(parameter: str, value:
 @pytest.mark.parametrize("parameter", ["spatial_weight", "bilateral_weight"])
 def test_the_largest_weights_are_survived(parameter: str) -> None:
     rgb, probabilities = scene(20, 30)
-    found = refined("densecrf", rgb, probabilities, normalization="none", **{parameter: densecrf.MAX_WEIGHT})
+    found = refined("densecrf", rgb, probabilities, normalization="none", **{parameter: MAX_WEIGHT})
     np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
 
 

@@ -53,6 +53,15 @@ def test_a_whole_job(tmp_path: Path) -> None:
     assert (found.evaluation.void, found.execution.shard_size, found.source.split) == (11, 50, "val")
 
 
+@pytest.mark.parametrize(
+    ("written", "least", "most"),
+    [("8", 8, 8), ("{min: 2, max: 32}", 2, 32), ("{max: 4}", 1, 4), ("{min: 3}", 3, None), ("{}", 1, None)],
+)
+def test_refiners_are_a_number_or_bounds(tmp_path: Path, written: str, least: int, most: int | None) -> None:
+    refiners = job(tmp_path, f"{MINIMAL}execution: {{refiners: {written}}}").execution.refiners
+    assert (refiners.min, refiners.max) == (least, most)
+
+
 def test_the_command_line_lies_over_the_file(tmp_path: Path) -> None:
     text = MINIMAL + "recipe: {back_end: {name: densecrf, parameters: {iterations: 5, spatial_std: 2}}, max_side: 64}"
     found = job(
@@ -76,6 +85,11 @@ def test_the_command_line_lies_over_the_file(tmp_path: Path) -> None:
     ("recipe: {back_end: {nam: densecrf}}", "unknown key 'recipe.back_end.nam'; did you mean 'name'?"),
     ("evaluation: {zzz: 3}", "unknown key 'evaluation.zzz'; known here: void, boundary_width"),
     ("execution: {shard_size: 0}", "execution.shard_size = 0: Input should be greater than or equal to 1"),
+    ("execution: {refiners: 0}", "execution.refiners = 0: a number from 1 on is needed, or a mapping such as {min"),
+    ("execution: {refiners: many}", "execution.refiners = 'many': a number from 1 on is needed"),
+    ("execution: {refiners: {min: 0}}", "execution.refiners.min = 0: Input should be greater than or equal to 1"),
+    ("execution: {refiners: {min: 4, max: 2}}", "execution.refiners = {'min': 4, 'max': 2}: max = 2 is below min = 4"),
+    ("execution: {refiners: {mx: 2}}", "unknown key 'execution.refiners.mx'; did you mean 'max'?"),
     ("execution: {shard_size: many}", "execution.shard_size = 'many': Input should be a valid integer"),
     ("recipe: {max_side: 31}", "recipe.max_side = 31: Input should be greater than or equal to 32"),
     ("evaluation: {void: 256}", "evaluation.void = 256: Input should be less than or equal to 255"),

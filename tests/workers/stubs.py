@@ -3,12 +3,14 @@
 import os
 import signal
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.label import Failed, Scored
-from pipeline.masks import Row, failed_row
+from pipeline.masks import failed_row
 from pipeline.scores import ScoreMap
 from pipeline.sources import ImageRef
 from pipeline.sources.reading import read_part
@@ -50,13 +52,15 @@ class StubRefiner(RefinerWorker):
     def pid(self) -> int:
         return os.getpid()
 
-    def refine(self, ref: ImageRef, scored: Scored, shard: int) -> tuple[str, Row]:
-        time.sleep(self._seconds)
-        if scored.data.startswith(b"back-segfault"):
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if scored.data.startswith(b"back-raise"):
-            raise ValueError("the field cannot stand this image")
-        return "ok", failed_row(ref.image_id, ref.uri, ref.etag, shard, "ok", "")
+    def refine(self, images: list[tuple[ImageRef, int]], *scored: Scored) -> tuple[Any, ...]:
+        for each in scored:
+            time.sleep(self._seconds)
+            if each.data.startswith(b"back-segfault"):
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if each.data.startswith(b"back-raise"):
+                raise ValueError("the field cannot stand this image")
+        rows = [failed_row(ref.image_id, ref.uri, ref.etag, shard, "ok", "") for ref, shard in images]
+        return (["ok"] * len(rows), *rows)
 
 
 class NeverStarts(StubFrontEnd):
@@ -64,3 +68,21 @@ class NeverStarts(StubFrontEnd):
 
     def __init__(self) -> None:
         raise RuntimeError("no such device")
+
+
+def images(folder: Path, contents: list[bytes]) -> list[ImageRef]:
+    """Files with these bytes."""
+    refs = []
+    for index, content in enumerate(contents):
+        path = folder / f"image-{index:03d}"
+        path.write_bytes(content)
+        refs.append(ImageRef(path.name, str(path), "", "e", len(content), None, None))
+    return refs
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Waits for it."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.02)

@@ -56,7 +56,7 @@ class PaddedConv(nn.Conv2d):
         if self.stride[0] == 2:
             x = F.pad(x, (self.before, self.after, self.before, self.after))
         y = super().forward(x)
-        return F.relu6(y) if self.active else y
+        return F.relu6(y, inplace=True) if self.active else y
 
 
 class InvertedResidual(nn.Module):

@@ -5,7 +5,6 @@ Batch norm is folded into the convolutions; padding is TensorFlow's SAME.
 
 import math
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,12 +44,13 @@ class SameConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         reach = (self.kernel_size[0] - 1) * self.dilation[0] + 1
         stride = self.stride[0]
-        pads: list[int] = []
-        for size in (x.shape[-1], x.shape[-2]):
-            total = max(0, (math.ceil(size / stride) - 1) * stride + reach - size)
-            pads += [total // 2, total - total // 2]
-        y = super().forward(F.pad(x, pads) if any(pads) else x)
-        return y if self.limit is None else torch.clamp(y, 0, self.limit)
+        total = [max(0, (math.ceil(size / stride) - 1) * stride + reach - size) for size in x.shape[-2:]]
+        both = total[0] // 2, total[1] // 2
+        if any(pixels % 2 for pixels in total):  # a convolution itself pads only both sides alike
+            x = F.pad(x, (both[1], total[1] - both[1], both[0], total[0] - both[0]))
+            both = 0, 0
+        y = F.conv2d(x, self.weight, self.bias, self.stride, both, self.dilation, self.groups)
+        return y if self.limit is None else F.hardtanh(y, 0, self.limit, inplace=True)
 
 
 class InvertedResidual(nn.Module):

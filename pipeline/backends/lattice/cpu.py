@@ -1,0 +1,60 @@
+"""The C++ engine: a permutohedral lattice of our own (src/lattice.hpp) and a fused mean field (src/field.hpp)."""
+
+import numpy as np
+import psutil
+
+from pipeline.backends.lattice import _engine
+from pipeline.backends.lattice.parameters import Parameters, energies
+
+# A wider Gaussian has more taps than a lattice has work. Without normalisation, the scale of the lattice's own
+# approximation is part of the result.
+GAUSSIAN_MAX_STD = 10.0
+# Measured peaks, docs/results.md: vertices, links and corners of the lattice; and by label what inference holds.
+BYTES_A_PIXEL, BYTES_A_PIXEL_AND_LABEL = 220, 30
+
+
+def mean_field(rgb: np.ndarray, probabilities: np.ndarray, parameters: Parameters) -> np.ndarray:
+    """Refined probabilities: uint8 [H, W, 3], float [L, H, W] -> float32 [L, H, W].
+
+    Any strides and any float type; the GIL is released. Raises MemoryError where the machine has not the memory.
+    """
+    labels, height, width = probabilities.shape
+    check_memory(height, width, labels)
+    field = _engine.Field(labels, height, width)
+    add_spatial(field, (height, width), parameters)
+    xy, colour = parameters.bilateral_xy_std, parameters.bilateral_rgb_std
+    lattice = _engine.bilateral(np.ascontiguousarray(rgb, np.uint8), [xy, xy, colour, colour, colour])
+    field.add_lattice(lattice, parameters.bilateral_weight, [], parameters.normalization)
+    unary = np.ascontiguousarray(energies(probabilities).reshape(labels, -1), np.float32)
+    q = np.empty_like(unary)
+    field.infer(unary, q, parameters.iterations, parameters.stop_when_unchanged, False)
+    return q.reshape(labels, height, width)
+
+
+def add_spatial(field: _engine.Field, size: tuple[int, int], parameters: Parameters) -> None:
+    """Adds the kernel over positions alone, by the way that the parameters ask for."""
+    std, weight, normalization = parameters.spatial_std, parameters.spatial_weight, parameters.normalization
+    if parameters.spatial_kernel == "gaussian" and std <= GAUSSIAN_MAX_STD and normalization != "none":
+        field.add_gaussian(std, std, weight, [], normalization)
+    else:
+        field.add_lattice(spatial_lattice(size, (std, std)), weight, [], normalization)
+
+
+def spatial_lattice(size: tuple[int, int], stds: tuple[float, float]) -> _engine.Lattice:
+    """The lattice of the positions (x, y) of an image of ``size`` (height, width); ``stds`` are of y and x."""
+    height, width = size
+    features = np.empty((height, width, 2), np.float32)
+    features[..., 0] = np.arange(width, dtype=np.float32) / np.float32(stds[1])
+    features[..., 1] = np.arange(height, dtype=np.float32)[:, None] / np.float32(stds[0])
+    return _engine.lattice(features.reshape(-1, 2), height, width)
+
+
+def check_memory(height: int, width: int, labels: int) -> None:
+    """Raises MemoryError where a field of this size does not fit into what the machine has left."""
+    needed = height * width * (BYTES_A_PIXEL + BYTES_A_PIXEL_AND_LABEL * labels)
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise MemoryError(
+            f"a field over {width}x{height} pixels and {labels} labels takes about {needed / 2**30:.1f} GiB and "
+            f"{free / 2**30:.1f} GiB are free; lower max_side, or label it in tiles"
+        )

@@ -1,0 +1,55 @@
+"""What the fully connected CRF of Krähenbühl and Koltun (NIPS 2011) is told, whichever engine infers it."""
+
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+# pydensecrf's own floor for probabilities that become energies.
+PROBABILITY_FLOOR = 1e-5
+# The lattice counts in integers: a far smaller deviation overflows them, and takes pydensecrf's process with it.
+MIN_STD, MAX_STD, MAX_WEIGHT = 0.1, 1e6, 1e6
+
+Normalization = Literal["symmetric", "before", "after", "none"]
+
+
+class Parameters(BaseModel):
+    """The field. The defaults are those of kazuto1011/deeplab-pytorch (DeepLab v2).
+
+    Three dials trade exactness for time; what each costs and gains is measured in docs/results.md. ``exact`` turns all
+    of them off.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    iterations: int = Field(10, ge=1, le=1000)
+    spatial_std: float = Field(1.0, ge=MIN_STD, le=MAX_STD, description="Pixels.")
+    spatial_weight: float = Field(3.0, ge=0, le=MAX_WEIGHT)
+    bilateral_xy_std: float = Field(67.0, ge=MIN_STD, le=MAX_STD, description="Pixels.")
+    bilateral_rgb_std: float = Field(3.0, ge=MIN_STD, le=MAX_STD, description="Grey levels of 255.")
+    bilateral_weight: float = Field(4.0, ge=0, le=MAX_WEIGHT)
+    normalization: Normalization = "symmetric"
+    engine: Literal["cpu", "torch", "pydensecrf"] = Field("cpu", description="torch takes a GPU where there is one.")
+    keep_label_above: float = Field(
+        0.05, ge=0, lt=1, description="Labels whose probability nowhere passes this take no part in the field."
+    )
+    stop_when_unchanged: float = Field(
+        0.0005, ge=0, lt=1, description="cpu: stop when an iteration changes the label of a smaller share of pixels."
+    )
+    spatial_kernel: Literal["gaussian", "lattice"] = Field(
+        "gaussian", description="cpu: the spatial kernel as an exact Gaussian, or by a lattice as pydensecrf has it."
+    )
+    exact: bool = Field(False, description="All labels, all iterations, lattices: pydensecrf's result.")
+
+    def resolved(self) -> "Parameters":
+        """The parameters with the dials where ``exact`` puts them."""
+        if not self.exact:
+            return self
+        return self.model_copy(
+            update={"keep_label_above": 0.0, "stop_when_unchanged": 0.0, "spatial_kernel": "lattice"}
+        )
+
+
+def energies(probabilities: np.ndarray) -> np.ndarray:
+    """The unary of probabilities: -log p, float32 of the same shape."""
+    return -np.log(np.clip(probabilities, PROBABILITY_FLOOR, 1.0), dtype=np.float32)

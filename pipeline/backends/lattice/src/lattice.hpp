@@ -1,0 +1,409 @@
+// The permutohedral lattice (Adams, Baek and Davis, Eurographics 2010): a Gaussian filter over points in d dimensions.
+//
+// A point lies in a simplex of d+1 vertices, to which it splats with its barycentric weights; the vertices are blurred
+// along d+1 axes; the point slices its simplex back. The lattice A*_d is isomorphic to Z^d by a_i = (k_{i-1} - k_i) / (d+1),
+// where k are its usual d+1 coordinates: a step along axis j takes a_j up by one and a_{j+1} down by one. So a vertex is
+// one integer in a mixed radix, an axis is one constant to add, and sorted keys meet their neighbours in one merge.
+// Vertices are numbered as the walk over the pixels first meets them, so that what is used together lies together.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "grid.hpp"
+#include "memory.hpp"
+#include "simd.hpp"
+
+namespace densemask::ISA {
+
+constexpr int MAX_DIMENSIONS = 32;
+
+// Vertices that are linked along one axis, as chains of 2, 3, 4 or more neighbours.
+struct Chains {
+    Array<uint32_t> of[3];
+    Array<uint32_t> longer;  // length, vertices, length, vertices, ...
+};
+
+struct Lattice {
+    int d = 0;
+    Grid grid{};
+    uint32_t vertices = 0;
+    Array<uint32_t> corner;  // [position, d+1]
+    Array<float> weight;     // [position, d+1]
+    std::vector<Chains> axes;
+
+    float alpha() const { return 1.0f / (1.0f + std::ldexp(1.0f, -d)); }
+};
+
+// Features of a block of pixels: out[i * BLOCK + p] is the i-th feature of pixel p.
+struct Features {
+    int d;
+    virtual void fill(const Block& block, float* out) const = 0;
+    virtual ~Features() = default;
+};
+
+// The mixed radix of a vertex's key: sum of (a_i - low_i) * stride_i, i = 1..d, and what a step along an axis adds.
+struct Radix {
+    int d;
+    int64_t low[MAX_DIMENSIONS], stride[MAX_DIMENSIONS], step[MAX_DIMENSIONS + 1];
+    double cells;
+};
+
+inline void feature_scales(int d, float* scale) {
+    // In the roundings of the authors' code: on the faces of simplices a last bit decides which vertices exist.
+    const float spread = float(std::sqrt(2.0 / 3.0) * (d + 1));
+    for (int i = 0; i < d; ++i) scale[i] = float(1.0 / std::sqrt(double((i + 2) * (i + 1))) * spread);
+}
+
+inline Radix radix_of(const Features& features, const Grid& grid) {
+    const int d = features.d;
+    std::vector<float> block(size_t(d) * BLOCK);
+    std::vector<double> least(d, std::numeric_limits<double>::infinity()), most(d, -least[0]);
+    std::vector<float> low(d, std::numeric_limits<float>::infinity()), high(d, -low[0]);
+    float poison = 0;
+    for (int64_t b = 0; b < grid.blocks(); ++b) {
+        const Block at = grid.block(b);
+        features.fill(at, block.data());
+        for (int i = 0; i < d; ++i) {
+            const float* f = &block[size_t(i) * BLOCK];
+            float lo = low[i], hi = high[i], bad = 0;
+            for (int p = 0; p < at.count; ++p) {
+                lo = f[p] < lo ? f[p] : lo;
+                hi = f[p] > hi ? f[p] : hi;
+                bad += f[p] * 0.0f;
+            }
+            low[i] = lo, high[i] = hi;
+            poison += bad;
+        }
+    }
+    if (!(poison == 0)) throw std::invalid_argument("a feature is not a finite number");
+    float scale[MAX_DIMENSIONS];
+    feature_scales(d, scale);
+    Radix radix{d, {}, {}, {}, 1.0};
+    int64_t size[MAX_DIMENSIONS];
+    for (int i = 1; i <= d; ++i) {  // (d+1) a_i lies near (i+1) scale f_{i-1} - (i-1) scale f_{i-2}
+        const double up = double(i + 1) / (d + 1) * scale[i - 1];
+        const double down = i > 1 ? double(i - 1) / (d + 1) * scale[i - 2] : 0.0;
+        const double lo = up * low[i - 1] - (i > 1 ? down * high[i - 2] : 0.0);
+        const double hi = up * high[i - 1] - (i > 1 ? down * low[i - 2] : 0.0);
+        if (!(std::abs(lo) < 4e6 && std::abs(hi) < 4e6))
+            throw std::invalid_argument("the features span " + std::to_string(hi - lo) +
+                                        " lattice cells, too many for single precision; take larger deviations");
+        radix.low[i - 1] = int64_t(std::floor(lo)) - 4;
+        size[i - 1] = int64_t(std::ceil(hi)) + 5 - radix.low[i - 1];
+        radix.cells *= double(size[i - 1]);
+    }
+    if (radix.cells > 9e18)
+        throw std::invalid_argument("the features span " + std::to_string(radix.cells) +
+                                    " lattice cells, more than 9e18; take larger deviations");
+    int64_t stride = 1;
+    for (int i = d; i >= 1; --i) radix.stride[i - 1] = stride, stride *= size[i - 1];
+    for (int j = 0; j <= d; ++j)
+        radix.step[j] = (j > 0 ? radix.stride[j - 1] : 0) - (j < d ? radix.stride[j] : 0);
+    return radix;
+}
+
+// Simplices of a block of points: key of the 0-remainder vertex, the axes by descending residual, barycentric weights.
+template <int D, class Key> struct Embedding {
+    Key base[BLOCK];
+    int32_t axis[(D ? D : MAX_DIMENSIONS) + 1][BLOCK];
+    float weight[(D ? D : MAX_DIMENSIONS) + 1][BLOCK];
+
+    // Products and sums are rounded one by one, as in the authors' code (see feature_scales).
+    __attribute__((optimize("fp-contract=off"))) void of(const float* features, const Radix& radix, const float* scale, int count) {
+        const int d = D ? D : radix.d;
+        constexpr int SIZE = (D ? D : MAX_DIMENSIONS) + 1;
+        for (int p = 0; p < BLOCK; ++p) base[p] = 0;
+        const float down = 1.0f / (d + 1), up = float(d + 1);
+        for (int at = 0; at < count; at += 8) {
+            f8 residual[SIZE], rounded[SIZE];
+            i8 rank[SIZE], order[SIZE];
+            f8 sum = splat8(0.0f);
+            for (int j = d; j > 0; --j) {
+                const f8 scaled = load8(features + (j - 1) * BLOCK + at) * scale[j - 1];
+                residual[j] = sum - float(j) * scaled;
+                sum = sum + scaled;
+            }
+            residual[0] = sum;
+            i8 excess{};
+            for (int i = 0; i <= d; ++i) {
+                rounded[i] = round8(residual[i] * down);
+                residual[i] = residual[i] - rounded[i] * up;
+                excess += to_int8(rounded[i]);
+                rank[i] = i8{};
+            }
+            for (int i = 0; i < d; ++i)
+                for (int j = i + 1; j <= d; ++j) {
+                    const i8 less = residual[i] < residual[j];
+                    rank[i] -= less;
+                    rank[j] -= ~less;
+                }
+            for (int i = 0; i <= d; ++i) {  // bring the point onto the plane where the coordinates sum to zero
+                rank[i] += excess;
+                const i8 over = rank[i] > d, under = rank[i] < 0;
+                rank[i] += (over - under) * (d + 1);
+                const f8 shift = __builtin_convertvector(under - over, f8);  // -1: up to the next, +1: down
+                rounded[i] = rounded[i] - shift;
+                residual[i] = residual[i] + shift * up;
+                order[i] = i8{} + i;
+            }
+            for (int i = 0; i < d; ++i)  // by rank, not by residual: of equals the earlier axis comes first
+                for (int j = i + 1; j <= d; ++j) {
+                    const i8 less = rank[i] > rank[j];
+                    const i8 lower = less ? rank[j] : rank[i];
+                    rank[j] = less ? rank[i] : rank[j];
+                    rank[i] = lower;
+                    const f8 greater = less ? residual[j] : residual[i];
+                    residual[j] = less ? residual[i] : residual[j];
+                    residual[i] = greater;
+                    const i8 first = less ? order[j] : order[i];
+                    order[j] = less ? order[i] : order[j];
+                    order[i] = first;
+                }
+            store8(&weight[0][at], (residual[d] - residual[0]) * down + 1.0f);
+            for (int k = 1; k <= d; ++k) store8(&weight[k][at], (residual[d - k] - residual[d - k + 1]) * down);
+            for (int i = 0; i <= d; ++i) *reinterpret_cast<i8*>(&axis[i][at]) = order[i];
+            for (int i = 1; i <= d; ++i) {
+                const i8 a = to_int8(rounded[i - 1] - rounded[i]);
+                for (int p = 0; p < 8; ++p)
+                    base[at + p] += static_cast<Key>(a[p] - radix.low[i - 1]) * static_cast<Key>(radix.stride[i - 1]);
+            }
+        }
+    }
+};
+
+// Key -> id in order of first insertion; open addressing.
+template <class Key> class Table {
+public:
+    explicit Table(size_t expected) { resize(expected); }
+
+    uint32_t size() const { return size_; }
+    const Key* keys() const { return keys_.data(); }
+    void prefetch(Key key) const { __builtin_prefetch(&slots_[hash(key)], 1); }
+
+    uint32_t insert(Key key) {
+        size_t at = hash(key);
+        while (slots_[at].id != FREE) {
+            if (slots_[at].key == key) return slots_[at].id;
+            at = (at + 1) & mask_;
+        }
+        slots_[at] = {key, size_};
+        keys_[size_] = key;
+        return size_++;
+    }
+
+    // Before a block of at most `count` insertions: keeps the table at most 5/8 full.
+    void reserve(size_t count) {
+        if (size_ + count <= (mask_ + 1) / 8 * 5) return;
+        resize((mask_ + 1) * 2);
+        for (uint32_t id = 0; id < size_; ++id) {
+            size_t at = hash(keys_[id]);
+            while (slots_[at].id != FREE) at = (at + 1) & mask_;
+            slots_[at] = {keys_[id], id};
+        }
+    }
+
+private:
+    static constexpr uint32_t FREE = 0xffffffffu;
+    struct Slot {
+        Key key;
+        uint32_t id;
+    };
+
+    size_t hash(Key key) const { return static_cast<size_t>((static_cast<uint64_t>(key) * 0x9E3779B97F4A7C15ull) >> shift_); }
+
+    void resize(size_t slots) {
+        int bits = 12;
+        while ((size_t(1) << bits) < slots) ++bits;
+        Array<Slot> fresh(size_t(1) << bits);
+        for (auto& slot : fresh) slot.id = FREE;
+        slots_.swap(fresh);
+        mask_ = (size_t(1) << bits) - 1;
+        shift_ = 64 - bits;
+        Array<Key> keys((size_t(1) << bits) / 8 * 5 + 1);
+        std::copy_n(keys_.data(), size_, keys.data());
+        keys_.swap(keys);
+    }
+
+    Array<Slot> slots_;
+    Array<Key> keys_;  // by id
+    size_t mask_ = 0;
+    int shift_ = 0;
+    uint32_t size_ = 0;
+};
+
+// Keys in ascending order (with a sentinel behind them), and the id of each.
+template <class Key> struct Sorted {
+    Array<Key> keys;
+    Array<uint32_t> ids;
+    uint32_t count;
+
+    Sorted(const Table<Key>& table, double cells) : keys(table.size() + 1), ids(table.size()), count(table.size()) {
+        constexpr int BITS = 11, BUCKETS = 1 << BITS;
+        struct Pair {
+            Key key;
+            uint32_t id;
+        };
+        Array<Pair> from(count), to(count);
+        for (uint32_t i = 0; i < count; ++i) from[i] = {table.keys()[i], i};
+        for (int shift = 0; shift < int(sizeof(Key)) * 8 && std::ldexp(1.0, shift) <= cells; shift += BITS) {
+            uint32_t start[BUCKETS + 1] = {};
+            for (uint32_t i = 0; i < count; ++i) ++start[((from[i].key >> shift) & (BUCKETS - 1)) + 1];
+            for (int b = 0; b < BUCKETS; ++b) start[b + 1] += start[b];
+            for (uint32_t i = 0; i < count; ++i) to[start[(from[i].key >> shift) & (BUCKETS - 1)]++] = from[i];
+            from.swap(to);
+        }
+        for (uint32_t i = 0; i < count; ++i) keys[i] = from[i].key, ids[i] = from[i].id;
+        keys[count] = std::numeric_limits<Key>::max();
+    }
+};
+
+constexpr uint32_t NONE = 0xffffffffu;
+
+// One merge of the sorted keys with themselves, `step` apart: ahead[i] is the place of keys[i] + step, or NONE.
+template <class Key> struct Merge {
+    const Key* keys;
+    uint32_t count;
+    Key step;
+    uint32_t* ahead;
+    uint32_t i = 0, t = 0;
+
+    bool more() const { return i < count; }
+    void advance() {
+        const Key wanted = keys[i] + step, found = keys[t];
+        ahead[i] = wanted == found ? t : NONE;
+        i += wanted <= found;
+        t += found < wanted;
+    }
+};
+
+// For each axis the links between neighbours; one step back is the same link.
+template <class Key> std::vector<Array<uint32_t>> links_of(const Sorted<Key>& sorted, const Radix& radix) {
+    std::vector<Array<uint32_t>> ahead;
+    std::vector<Merge<Key>> merges;
+    for (int axis = 0; axis <= radix.d; ++axis) {
+        ahead.emplace_back(sorted.count + 1);
+        merges.push_back({sorted.keys.data(), sorted.count, static_cast<Key>(std::abs(radix.step[axis])), ahead.back().data()});
+    }
+    // Three at a time: a merge is one long chain of dependent loads, and they do not depend on each other.
+    for (size_t first = 0; first + 3 <= merges.size(); first += 3) {
+        Merge<Key> a = merges[first], b = merges[first + 1], c = merges[first + 2];
+        while (a.more() && b.more() && c.more()) {
+            a.advance();
+            b.advance();
+            c.advance();
+        }
+        merges[first] = a, merges[first + 1] = b, merges[first + 2] = c;
+    }
+    for (auto& merge : merges)
+        while (merge.more()) merge.advance();
+    return ahead;
+}
+
+// Chains of `size` vertices in the order of where their first vertex lies, as near as cache cares.
+inline Array<uint32_t> in_order(const std::vector<uint32_t>& chains, int size, uint32_t vertices) {
+    constexpr uint32_t BUCKETS = 512;
+    int shift = 0;
+    while ((vertices >> shift) >= BUCKETS) ++shift;
+    auto next = [&](size_t i) { return size ? i + size : i + chains[i] + 1; };  // size 0: each says its own
+    auto bucket = [&](size_t i) { return chains[i + (size ? 0 : 1)] >> shift; };
+    size_t start[BUCKETS + 1] = {};
+    for (size_t i = 0; i < chains.size(); i = next(i)) start[bucket(i) + 1] += next(i) - i;
+    for (uint32_t b = 0; b < BUCKETS; ++b) start[b + 1] += start[b];
+    Array<uint32_t> ordered(chains.size());
+    for (size_t i = 0; i < chains.size(); i = next(i)) {
+        size_t& to = start[bucket(i)];
+        for (size_t k = i; k < next(i); ++k) ordered[to++] = chains[k];
+    }
+    return ordered;
+}
+
+// `ahead` is in the order of the keys, chains are of ids.
+inline Chains chains_of(const Array<uint32_t>& ahead, const Array<uint32_t>& ids) {
+    const uint32_t count = static_cast<uint32_t>(ids.size());
+    std::vector<uint32_t> of[3], longer, chain;
+    Array<uint8_t> seen(count);
+    std::fill(seen.begin(), seen.end(), uint8_t(0));
+    for (uint32_t head = 0; head < count; ++head) {
+        if (ahead[head] == NONE || seen[head]) continue;
+        chain.assign(1, ids[head]);
+        for (uint32_t next = ahead[head]; next != NONE; next = ahead[next]) {
+            seen[next] = 1;
+            chain.push_back(ids[next]);
+        }
+        const size_t length = chain.size();
+        auto& to = length <= 4 ? of[length - 2] : longer;
+        if (length > 4) to.push_back(static_cast<uint32_t>(length));
+        to.insert(to.end(), chain.begin(), chain.end());
+    }
+    Chains chains;
+    for (int k = 0; k < 3; ++k) chains.of[k] = in_order(of[k], k + 2, count);
+    chains.longer = in_order(longer, 0, count);
+    return chains;
+}
+
+template <int D, class Key> void build(Lattice& lattice, const Features& features, const Radix& radix) {
+    const int d = D ? D : radix.d;
+    const int64_t n = lattice.grid.pixels();
+    if (n * (d + 1) >= int64_t(NONE)) throw std::invalid_argument("too many pixels for one lattice; label it in tiles");
+    float scale[MAX_DIMENSIONS];
+    feature_scales(d, scale);
+    lattice.corner = Array<uint32_t>(size_t(n) * (d + 1));
+    lattice.weight = Array<float>(size_t(n) * (d + 1));
+    std::vector<Array<uint32_t>> links;
+    Array<uint32_t> ids;
+    {
+        Table<Key> table(size_t(n) * 4);
+        Embedding<D, Key> simplex;
+        std::vector<float> block(size_t(d) * BLOCK);
+        std::vector<Key> keys(size_t(BLOCK) * (d + 1));
+        for (int64_t b = 0; b < lattice.grid.blocks(); ++b) {
+            const Block at = lattice.grid.block(b);
+            features.fill(at, block.data());
+            simplex.of(block.data(), radix, scale, at.count);
+            table.reserve(keys.size());
+            Key* key = keys.data();
+            for (int p = 0; p < at.count; ++p) {
+                Key vertex = simplex.base[p];
+                *key++ = vertex;
+                table.prefetch(vertex);
+                for (int k = 1; k <= d; ++k) {
+                    vertex += static_cast<Key>(radix.step[simplex.axis[d - k + 1][p]]);
+                    *key++ = vertex;
+                    table.prefetch(vertex);
+                }
+            }
+            uint32_t* corner = &lattice.corner[size_t(at.position) * (d + 1)];
+            for (int c = 0; c < at.count * (d + 1); ++c) corner[c] = table.insert(keys[c]);
+            float* weight = &lattice.weight[size_t(at.position) * (d + 1)];
+            for (int p = 0; p < at.count; ++p)
+                for (int k = 0; k <= d; ++k) *weight++ = simplex.weight[k][p];
+        }
+        lattice.vertices = table.size();
+        Sorted<Key> sorted(table, radix.cells);
+        links = links_of(sorted, radix);
+        ids.swap(sorted.ids);
+    }
+    for (auto& ahead : links) lattice.axes.push_back(chains_of(ahead, ids));
+}
+
+inline Lattice make_lattice(const Features& features, Grid grid) {
+    Lattice lattice;
+    lattice.d = features.d;
+    lattice.grid = grid;
+    const Radix radix = radix_of(features, grid);
+    const bool narrow = radix.cells < 4e9;
+    if (features.d == 5)
+        narrow ? build<5, uint32_t>(lattice, features, radix) : build<5, uint64_t>(lattice, features, radix);
+    else if (features.d == 2)
+        narrow ? build<2, uint32_t>(lattice, features, radix) : build<2, uint64_t>(lattice, features, radix);
+    else
+        build<0, uint64_t>(lattice, features, radix);
+    return lattice;
+}
+
+}  // namespace densemask::ISA
