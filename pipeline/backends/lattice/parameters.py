@@ -34,7 +34,7 @@ class Parameters(BaseModel):
         0.05, ge=0, lt=1, description="Labels whose probability nowhere passes this take no part in the field."
     )
     stop_when_unchanged: float = Field(
-        0.0005, ge=0, lt=1, description="cpu: stop when an iteration changes the label of a smaller share of pixels."
+        0.005, ge=0, lt=1, description="cpu: stop when an iteration moves fewer pixels' probabilities by over 0.02."
     )
     spatial_kernel: Literal["gaussian", "lattice"] = Field(
         "gaussian", description="cpu: the spatial kernel as an exact Gaussian, or by a lattice as pydensecrf has it."

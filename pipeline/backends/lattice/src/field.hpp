@@ -83,32 +83,33 @@ inline Mixing mixing_of(const Pairwise& term, int labels, int width) {
     return mixing;
 }
 
+constexpr float SETTLED = 0.02f;
+
 // Q of a block from the lanes' logits against the reference label, [count, width]; with Potts messages `f` it is of
 // logits + f + the sum of f: the reference label's message is that of all labels (in the logits) less the others'.
-// Counts the pixels whose label is not what `labels`, one bit a lane, says it was.
+// Counts the pixels of which a probability is further than SETTLED from what `old`, the Q before, says.
 template <bool POTTS, class Shape>
-int softmax_block(Shape shape, int count, const float* logits, const float* f, float* q, uint8_t* labels) {
+int softmax_block(Shape shape, int count, const float* logits, const float* f, const float* old, float* q) {
     constexpr int W = Shape::lanes;
     int changed = 0;
     if constexpr (W < 8) {  // several pixels a vector
         const int floats = count * W;
-        for (int i = 0; i < floats; i += 8, ++labels) {
+        for (int i = 0; i < floats; i += 8) {
             f8 x = load8(logits + i);
             if constexpr (POTTS) x += load8(f + i) + group_sum<W>(load8(f + i));
             const f8 top = max8(group_max<W>(x), splat8(0.0f));
             const f8 e = exp8(x - top);
-            store8(q + i, e / (exp8(-top) + group_sum<W>(e)));
-            unsigned now = bits8((x == top) & (x > 0.0f));
-            if (i + 8 > floats) now &= (1u << (floats - i)) - 1;
-            unsigned moved = now ^ *labels;
-            *labels = static_cast<uint8_t>(now);
+            const f8 value = e / (exp8(-top) + group_sum<W>(e)), step = value - load8(old + i);
+            store8(q + i, value);
+            unsigned moved = bits8((step > SETTLED) | (step < -SETTLED));
+            if (i + 8 > floats) moved &= (1u << (floats - i)) - 1;
             if constexpr (W == 2) moved = (moved | moved >> 1) & 0x55;
             if constexpr (W == 4) moved = (moved | moved >> 1 | moved >> 2 | moved >> 3) & 0x11;
             changed += __builtin_popcount(moved);
         }
     } else {
         const int chunks = shape.width() / 8, width = shape.width();
-        for (int p = 0; p < count; ++p, logits += width, f += POTTS ? width : 0, q += width, labels += chunks) {
+        for (int p = 0; p < count; ++p, logits += width, f += POTTS ? width : 0, old += width, q += width) {
             f8 all{}, top{}, sum{};
             if constexpr (POTTS) {
                 for (int c = 0; c < chunks; ++c) all += load8(f + 8 * c);
@@ -121,18 +122,19 @@ int softmax_block(Shape shape, int count, const float* logits, const float* f, f
                 store8(q + 8 * c, x);
             }
             top = group_max<8>(top);
-            bool moved = false;
             for (int c = 0; c < chunks; ++c) {
-                const f8 x = load8(q + 8 * c), e = exp8(x - top);
+                const f8 e = exp8(load8(q + 8 * c) - top);
                 store8(q + 8 * c, e);
                 sum += e;
-                const auto now = static_cast<uint8_t>(bits8((x == top) & (x > 0.0f)));
-                moved |= now != labels[c];
-                labels[c] = now;
             }
             const f8 scale = 1.0f / (exp8(-top) + group_sum<8>(sum));
-            for (int c = 0; c < chunks; ++c) store8(q + 8 * c, load8(q + 8 * c) * scale);
-            changed += moved;
+            i8 moved{};
+            for (int c = 0; c < chunks; ++c) {
+                const f8 value = load8(q + 8 * c) * scale, step = value - load8(old + 8 * c);
+                store8(q + 8 * c, value);
+                moved |= (step > SETTLED) | (step < -SETTLED);
+            }
+            changed += bits8(moved) != 0;
         }
     }
     return changed;
@@ -151,7 +153,6 @@ public:
         unary_ = Array<float>(n * width_ + 8);
         q_ = Array<float>(n * width_ + 8);
         q_next_ = Array<float>(n * width_ + 8);
-        labels_ = Array<uint8_t>(field.grid.blocks() * size_t(BLOCK) * width_ / 8 + 8);
         for (const auto& term : field.terms) {
             mixings_.push_back(mixing_of(term, field.labels, width_));
             after_.emplace_back(term.lattice ? n : 0);
@@ -201,7 +202,7 @@ private:
                 for (int p = 0; p < at.count && term.matrix.empty(); ++p) all[p] += term.weight * term.ones[at.position + p];
             for (int p = 0; p < at.count; ++p)
                 for (int l = 0; l < width_; ++l) unary_[at.position * width_ + p * width_ + l] = t_[p * width_ + l] - all[p];
-            softmax_block<false>(shape_, at.count, t_.data(), nullptr, q_block_.data(), labels_of(b));
+            softmax_block<false>(shape_, at.count, t_.data(), nullptr, t_.data(), q_block_.data());
             if (given)
                 for (int p = 0; p < at.count; ++p)
                     for (int l = 0; l < lanes_; ++l) q_block_[p * width_ + l] = given[l * n + at.raster + p];
@@ -210,8 +211,6 @@ private:
         }
         blur_lattices(now_);
     }
-
-    uint8_t* labels_of(int64_t block) { return &labels_[size_t(block) * (BLOCK * width_ / 8)]; }
 
     void splat_terms(const Block& at, const float* q, std::vector<Array<float>>& vertices) {
         for (size_t k = 0; k < field_.terms.size(); ++k) {
@@ -233,9 +232,9 @@ private:
             const int floats = at.count * width_;
             float* q = &q_next_[at.raster * width_];
             if (floats % 8 == 0) {
-                changed += update(b, at, q);
+                changed += update(at, q);
             } else {  // whole vectors would run into the next block's pixels
-                changed += update(b, at, q_block_.data());
+                changed += update(at, q_block_.data());
                 std::copy_n(q_block_.data(), floats, q);
             }
             splat_terms(at, q, next_);
@@ -246,8 +245,8 @@ private:
         return changed;
     }
 
-    // The block's new Q; how many of its pixels have a new label.
-    int update(int64_t b, const Block& at, float* q) {
+    // The block's new Q; how many of its pixels have not settled.
+    int update(const Block& at, float* q) {
         const float* logits = &unary_[at.position * width_];
         bool potts = false, mixed = false;
         for (size_t k = 0; k < field_.terms.size(); ++k) {
@@ -261,8 +260,9 @@ private:
         for (size_t k = 0; k < field_.terms.size(); ++k)
             if (field_.terms[k].matrix.empty()) potts = message(k, at, potts);
         if (mixed) logits = t_.data();
-        return potts ? softmax_block<true>(shape_, at.count, logits, f_.data(), q, labels_of(b))
-                     : softmax_block<false>(shape_, at.count, logits, nullptr, q, labels_of(b));
+        const float* old = &q_[at.raster * width_];
+        return potts ? softmax_block<true>(shape_, at.count, logits, f_.data(), old, q)
+                     : softmax_block<false>(shape_, at.count, logits, nullptr, old, q);
     }
 
     // The filtered Q of a term into f_, or added to it; true.
@@ -314,7 +314,6 @@ private:
     Shape shape_;
     int width_, lanes_;
     Array<float> unary_, q_, q_next_;       // unary by position, Q by raster
-    Array<uint8_t> labels_;
     std::vector<Mixing> mixings_;
     std::vector<Array<float>> after_;       // by term: the scale after the slice, times the weight of Potts
     std::vector<Array<float>> now_, next_;  // by term: vertices

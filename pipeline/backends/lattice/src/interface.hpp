@@ -12,7 +12,7 @@ enum class Normalization { none, before, after, symmetric };
 
 struct Inference {
     int iterations;
-    double stop_when_unchanged;  // share of pixels whose label an iteration has changed; 0: never
+    double stop_when_unchanged;  // share of pixels of which an iteration moves a probability by over 0.02; 0: never
 };
 
 struct Deviations {
