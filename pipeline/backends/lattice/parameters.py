@@ -52,4 +52,6 @@ class Parameters(BaseModel):
 
 def energies(probabilities: np.ndarray) -> np.ndarray:
     """The unary of probabilities: -log p, float32 of the same shape."""
-    return -np.log(np.clip(probabilities, PROBABILITY_FLOOR, 1.0), dtype=np.float32)
+    energy = np.clip(probabilities, PROBABILITY_FLOOR, 1.0).astype(np.float32, copy=False)
+    np.log(energy, out=energy)
+    return np.negative(energy, out=energy)
