@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -31,17 +32,27 @@ def test_the_wheel_carries_weights_card_and_templates_and_stays_small(wheel: Pat
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"pipeline", "workers", "flows"}
 
 
-def test_the_wheel_labels_photographs_on_its_own(wheel: Path, tmp_path: Path) -> None:
-    installed = tmp_path / "site"
-    zipfile.ZipFile(wheel).extractall(installed)
-    write_photographs(tmp_path / "photographs", 2)
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PREFECT_"))}
-    env |= {"PYTHONPATH": str(installed), "PREFECT_HOME": str(tmp_path / "prefect")}
-    where = [sys.executable, "-c", "import pipeline; print(pipeline.__file__)"]
-    found = subprocess.run(where, env=env, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
-    assert found.strip() == str(installed / "pipeline" / "__init__.py")
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment that has the wheel, and this one's packages but not its editable install."""
+    folder = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    zipfile.ZipFile(wheel).extractall(packages)
+    # A path from a .pth file is searched, but .pth files in it are not read.
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    return folder / "bin" / "python"
 
-    command = [sys.executable, "-m", "flows.cli", "label", "photographs", "out", "--json"]
+
+def test_the_wheel_labels_photographs_on_its_own(python: Path, tmp_path: Path) -> None:
+    write_photographs(tmp_path / "photographs", 2)
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PREFECT_", "PYTHON"))}
+    env |= {"PREFECT_HOME": str(tmp_path / "prefect")}
+    where = [str(python), "-c", "from pipeline.backends.lattice import _engine; print(_engine.__file__)"]
+    found = subprocess.run(where, env=env, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    assert Path(found.strip()).is_relative_to(python.parents[1])
+
+    command = [str(python), "-m", "flows.cli", "label", "photographs", "out", "--json"]
     ended = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=200)
 
     assert ended.returncode == 0, ended.stderr
