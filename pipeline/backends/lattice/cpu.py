@@ -9,7 +9,7 @@ from pipeline.backends.lattice.parameters import Parameters, energies
 # A wider Gaussian has more taps than a lattice has work. Without normalisation, the scale of the lattice's own
 # approximation is part of the result.
 GAUSSIAN_MAX_STD = 10.0
-# More than the peaks measured on textured photographs (docs/results.md): the lattice, and by label what inference holds.
+# More than the peaks measured on textured photographs (docs/results.md): of the lattice, and of inference by label.
 BYTES_A_PIXEL, BYTES_A_PIXEL_AND_LABEL = 400, 50
 
 
