@@ -3,7 +3,8 @@
 A process that dies by ``kill -9`` cannot tidy up, and its servers would run on. The janitor is a small process that
 sees its parent's end at the end of its own standard input, and then ends the parent's descendants: those that it saw
 while the parent lived (some wipe their environment when they rename themselves), and those that bear the parent's mark
-in their environment (some start in the parent's last moment and are orphans when the janitor looks).
+in their environment (some start in the parent's last moment and are orphans when the janitor looks). What both starts
+and wipes its environment in the last half second escapes it.
 """
 
 import os
@@ -37,7 +38,8 @@ def main() -> None:
     family: set[psutil.Process] = set()
     while not select.select([sys.stdin], [], [], LOOK_SECONDS)[0]:
         try:
-            family = {child for child in parent.children(recursive=True) if child.pid != os.getpid()}
+            # Added to what was seen before: a look in the moment of the parent's death finds but a part.
+            family |= {child for child in parent.children(recursive=True) if child.pid != os.getpid()}
         except psutil.NoSuchProcess:
             break
     psutil.wait_procs(family, timeout=GRACE_SECONDS)
