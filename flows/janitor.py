@@ -43,10 +43,18 @@ def main() -> None:
         except psutil.NoSuchProcess:
             break
     psutil.wait_procs(family, timeout=GRACE_SECONDS)
-    while left := [process for process in family | _marked(os.environ[MARK]) if process.is_running()]:
+    while left := [process for process in family | _marked(os.environ[MARK]) if _lives(process)]:
         for process in left:
             process.kill()
         psutil.wait_procs(left, timeout=GRACE_SECONDS)
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether there is something left to kill; a zombie only waits for its parent."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _marked(mark: str) -> set[psutil.Process]:

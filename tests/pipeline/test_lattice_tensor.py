@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.backends.lattice import tensor
-from pipeline.backends.lattice.parameters import PROBABILITY_FLOOR, Parameters
+from pipeline.backends.lattice import reference, tensor
+from pipeline.backends.lattice.parameters import Parameters
 from pipeline.backends.lattice.tensor import Kernel, Lattice, mean_field, refine_batch
 
 # pydensecrf works on blocks of four pixels and fills the last one with pixels at zero, whose vertices stay in its
@@ -59,24 +59,6 @@ def points(dimensions: int, pixels: int, batch: int = 1, spread: float = 2.0, se
     return torch.tensor(np.random.default_rng(seed).normal(0, spread, (batch, pixels, dimensions))).float()
 
 
-def plain_image_field(rgb: np.ndarray, probabilities: np.ndarray, p: Parameters) -> np.ndarray:
-    """pydensecrf's DenseCRF2D as its README calls it."""
-    labels, height, width = probabilities.shape
-    normalization = NORMALIZATIONS[p.normalization]
-    field = dcrf.DenseCRF2D(width, height, labels)
-    unary = -np.log(np.clip(probabilities, PROBABILITY_FLOOR, 1)).reshape(labels, -1)
-    field.setUnaryEnergy(np.ascontiguousarray(unary))
-    field.addPairwiseGaussian(sxy=p.spatial_std, compat=p.spatial_weight, normalization=normalization)
-    field.addPairwiseBilateral(
-        sxy=p.bilateral_xy_std,
-        srgb=p.bilateral_rgb_std,
-        rgbim=rgb.copy(),
-        compat=p.bilateral_weight,
-        normalization=normalization,
-    )
-    return np.asarray(field.inference(p.iterations)).reshape(probabilities.shape)
-
-
 def plain_field(
     unary: np.ndarray, terms: Sequence[tuple[Tensor, Any, tensor.Normalization]], iterations: int
 ) -> np.ndarray:
@@ -104,7 +86,7 @@ def test_a_photograph_is_refined_as_by_pydensecrf(name: str, labels: int, normal
     parameters = Parameters.model_validate({"normalization": normalization, **weights})
     rgb, probabilities = photograph(name), scores(labels)
     found = refine_batch(rgb[None], probabilities[None], parameters, "cpu")[0].numpy()
-    assert_same_marginals(found, plain_image_field(rgb, probabilities, parameters))
+    assert_same_marginals(found, reference.mean_field(rgb, probabilities, parameters))
     assert np.abs(found - probabilities).max() > 0.05
 
 
@@ -119,7 +101,7 @@ def test_other_parameters_and_shapes_give_what_pydensecrf_gives(given: dict[str,
     parameters = Parameters.model_validate(given)
     rgb, probabilities = photograph("coffee", *shape) // 2 + 100, scores(3, *shape)
     found = refine_batch(rgb[None], probabilities[None], parameters, "cpu")[0].numpy()
-    assert_same_marginals(found, plain_image_field(rgb, probabilities, parameters))
+    assert_same_marginals(found, reference.mean_field(rgb, probabilities, parameters))
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)

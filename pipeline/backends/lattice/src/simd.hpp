@@ -26,7 +26,6 @@ inline f8 load8(const float* p) { return *reinterpret_cast<const f8*>(p); }
 inline void store8(float* p, f8 v) { *reinterpret_cast<f8*>(p) = v; }
 inline f8 splat8(float x) { return f8{x, x, x, x, x, x, x, x}; }
 inline f8 max8(f8 a, f8 b) { return a > b ? a : b; }
-inline f8 min8(f8 a, f8 b) { return a < b ? a : b; }
 
 inline f8 round8(f8 x) {
 #ifdef __AVX2__
