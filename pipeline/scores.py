@@ -25,11 +25,35 @@ class Crop(NamedTuple):
     width: int
 
 
+class Upscore(NamedTuple):
+    """A transposed convolution by the fixed bilinear kernel of 2 x stride pixels, of which (height, width) are taken
+    from ``offset`` on (Long et al. 2015)."""
+
+    height: int
+    width: int
+    stride: int
+    offset: int
+
+
+Step = Resize | Crop | Upscore
+
+
+class Kept(NamedTuple):
+    """Which classes a score map's planes are of, and of how many in all."""
+
+    labels: tuple[int, ...]
+    classes: int
+
+
 class ScoreMap(NamedTuple):
-    """Logits float16 [C, h, w] and the steps to the size of the image that was scored."""
+    """Logits float16 [K, h, w] and the steps to the size of the image that was scored.
+
+    The planes are of all classes, or of those that are ``kept`` where the others are nowhere probable.
+    """
 
     logits: np.ndarray
-    steps: tuple[Resize | Crop, ...]
+    steps: tuple[Step, ...]
+    kept: Kept | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -40,7 +64,7 @@ class ScoreMap(NamedTuple):
 
 
 def full_logits(scores: ScoreMap) -> np.ndarray:
-    """The logits at image size: float32 [C, H, W]."""
+    """The logits at image size: float32 [K, H, W]."""
     logits = scores.logits.astype(np.float32)
     if not scores.steps:
         return logits
@@ -57,15 +81,26 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _axis_matrix(length: int, steps: tuple[Resize | Crop, ...], axis: int) -> np.ndarray:
+def _axis_matrix(length: int, steps: tuple[Step, ...], axis: int) -> np.ndarray:
     """All steps along one axis as one float32 matrix [out, length]."""
     matrix = np.eye(length, dtype=np.float64)
     for step in steps:
         if isinstance(step, Crop):
             matrix = matrix[: step[axis]]
+        elif isinstance(step, Upscore):
+            matrix = upscoring(len(matrix), step.stride)[step.offset : step.offset + step[axis]] @ matrix
         else:
             matrix = interpolation(len(matrix), step[axis], step.align_corners) @ matrix
     return matrix.astype(np.float32)
+
+
+def upscoring(length: int, stride: int) -> np.ndarray:
+    """The matrix [(length + 1) * stride, length] of a transposed convolution by the bilinear kernel along one axis."""
+    kernel = 1 - np.abs(np.arange(2 * stride) - (stride - 0.5)) / stride
+    matrix = np.zeros(((length + 1) * stride, length))
+    for column in range(length):
+        matrix[column * stride : (column + 2) * stride, column] = kernel
+    return matrix
 
 
 def interpolation(length: int, out: int, align_corners: bool) -> np.ndarray:

@@ -5,10 +5,9 @@ from typing import Any, NamedTuple
 import ray
 
 from pipeline.config import Recipe
-from pipeline.frontends import FrontEnd
 from pipeline.label import Failed, Scored, score_images
 from pipeline.sources import ImageRef
-from pipeline.weights import parse
+from pipeline.weights import open_front_end
 
 
 class ScoredFacts(NamedTuple):
@@ -26,7 +25,7 @@ class FrontEndWorker:
         torch.set_num_threads(1)
         device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
         self._recipe = recipe
-        self._front_end = FrontEnd(recipe.front_end.name, parse(weights), device)
+        self._front_end = open_front_end(recipe.front_end.name, weights, device)
 
     def ready(self) -> str:
         """The node it runs on, once it can work."""

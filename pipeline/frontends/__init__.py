@@ -1,27 +1,40 @@
 """Front ends: photograph -> class scores. One file a network; its module name is its name.
 
 A front end's module has
-    WEIGHTS          the file name of its bundled weights in pipeline/weights, or None
-    CLASSES          the class set of weights whose metadata name none
-    network(state)   the torch module built around a state dict, strictly; its forward takes float32 [N, 3, H, W]
-                     as `prepare` makes them and returns logits [N, C, h, w]
-    prepare(rgb)     uint8 [H, W, 3] -> (float32 [3, H', W'], the steps from its logits to (H, W))
+    WEIGHTS                  the file name of its bundled weights in pipeline/weights, or None
+    CLASSES                  the class set of weights that name none
+    PREPROCESSING            the preprocessing of weights that name none
+    Architecture             what varies between networks of the family: a frozen model with ``classes`` at least
+    Network(architecture)    the torch module with its initial weights; its forward takes float32 [N, 3, H, W] and
+                             returns logits [N, C, h, w] at its own stride, ``steps(H, W)`` says how they come to (H, W)
+    architecture_of(state)   the Architecture of weights that carry no notes, read off their tensors
+
+Each has them by these names; `Architecture` may be the one below.
 """
 
 import pkgutil
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import Field
 
+from pipeline.config import Config
 from pipeline.errors import ConfigError
+from pipeline.preprocessing import Preprocessing, prepare
 from pipeline.scores import ScoreMap
 
 if TYPE_CHECKING:
     import torch
+
+
+class Architecture(Config):
+    """What varies between networks of a family: here the number of classes alone."""
+
+    classes: int = Field(21, ge=1)
 
 
 def names() -> list[str]:
@@ -46,13 +59,12 @@ def load_plugin(package: str, known: list[str], name: str, kind: str) -> Any:
 class FrontEnd:
     """A network with its weights on a device, ready to score photographs."""
 
-    def __init__(self, name: str, state: Mapping[str, "torch.Tensor"], device: str = "cpu") -> None:
+    def __init__(self, network: Any, preprocessing: Preprocessing, device: str = "cpu") -> None:
         import torch
 
-        self._module = load(name)
-        self._device = device
-        network = self._module.network(state).eval().to(device, memory_format=torch.channels_last)
-        self._network = _fast_on_one_core(network) if device == "cpu" else network
+        self._preprocessing, self._device = preprocessing, device
+        network = network.eval().to(device, memory_format=torch.channels_last)
+        self._network: Any = _fast_on_one_core(network) if device == "cpu" else network
 
     def score(self, photographs: Sequence[np.ndarray]) -> list[ScoreMap]:
         """The score map of each photograph (uint8 [H, W, 3]).
@@ -61,7 +73,7 @@ class FrontEnd:
         """
         import torch
 
-        prepared = [self._module.prepare(rgb) for rgb in photographs]
+        prepared = [prepare(rgb, self._preprocessing) for rgb in photographs]
         groups = defaultdict(list)
         for index, (tensor, _) in enumerate(prepared):
             groups[index if self._device == "cpu" else tensor.shape].append(index)
@@ -71,8 +83,10 @@ class FrontEnd:
                 batch = torch.from_numpy(np.stack([prepared[index][0] for index in indices]))
                 batch = batch.to(self._device, memory_format=torch.channels_last)
                 logits = self._network(batch).half().cpu().numpy()
+                own_steps = self._network.steps(*batch.shape[-2:])
                 for index, image_logits in zip(indices, logits, strict=True):
-                    scores[index] = ScoreMap(np.ascontiguousarray(image_logits), prepared[index][1])
+                    steps = (*own_steps, *prepared[index][1])
+                    scores[index] = ScoreMap(np.ascontiguousarray(image_logits), steps)
         return [scores[index] for index in range(len(prepared))]
 
 

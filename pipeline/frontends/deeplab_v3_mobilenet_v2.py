@@ -2,20 +2,26 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
-from PIL import Image
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline import frontends
 from pipeline.frontends.trunks.mobilenet_v2 import MobileNetV2
-from pipeline.scores import Crop, Resize
-from pipeline.weights import load_strict
+from pipeline.preprocessing import Preprocessing
+from pipeline.scores import Resize, Step
 
 WEIGHTS = None
 CLASSES = "VOC-21"
-SIDE = 513
+PREPROCESSING = Preprocessing(longest=513, pad_to=513, align_corners=True)
 BRANCH = 256
+
+
+class Architecture(frontends.Architecture):
+    """What varies: the number of classes and the trunk's width."""
+
+    width: float = Field(0.5, gt=0, le=4)
 
 
 class Head(nn.Module):
@@ -34,14 +40,14 @@ class Head(nn.Module):
         return self.classifier(F.relu(self.project(y)))
 
 
-class DeepLabV3MobileNetV2(nn.Module):
-    """float32 [N, 3, 513, 513] -> logits [N, C, 65, 65]."""
+class Network(nn.Module):
+    """float32 [N, 3, H, W] -> logits [N, C, ceil(H/8), ceil(W/8)]."""
 
-    def __init__(self, classes: int, width: float) -> None:
+    def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        trunk = MobileNetV2(width)
+        trunk = MobileNetV2(architecture.width)
         self.stem, self.blocks = trunk.stem, trunk.blocks
-        self.head = Head(trunk.channels, classes)
+        self.head = Head(trunk.channels, architecture.classes)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.stem(x)
@@ -49,21 +55,11 @@ class DeepLabV3MobileNetV2(nn.Module):
             y = block(y)
         return self.head(y)
 
+    def steps(self, height: int, width: int) -> tuple[Step, ...]:
+        return (Resize(height, width, align_corners=True),)
 
-def network(state: Mapping[str, Tensor]) -> nn.Module:
-    """The network with these weights; classes and width are theirs."""
+
+def architecture_of(state: Mapping[str, Tensor]) -> Architecture:
+    """The architecture of weights that carry no notes."""
     classes = state["head.classifier.bias"].numel() if "head.classifier.bias" in state else 21
-    width = state["stem.bias"].numel() / 32 if "stem.bias" in state else 0.5
-    return load_strict(lambda: DeepLabV3MobileNetV2(classes, width), state)
-
-
-def prepare(rgb: np.ndarray) -> tuple[np.ndarray, tuple[Resize | Crop, ...]]:
-    """RGB as x / 127.5 - 1, its longest side brought to 513, top left on a mid-grey square."""
-    height, width = rgb.shape[:2]
-    scale = SIDE / max(height, width)
-    inner = max(1, round(height * scale)), max(1, round(width * scale))
-    resized = np.asarray(Image.fromarray(rgb).resize(inner[::-1], Image.Resampling.BILINEAR), np.float32)
-    canvas = np.zeros((3, SIDE, SIDE), np.float32)
-    canvas[:, : inner[0], : inner[1]] = resized.transpose(2, 0, 1) / 127.5 - 1
-    square = Resize(SIDE, SIDE, align_corners=True)
-    return canvas, (square, Crop(*inner), Resize(height, width, align_corners=True))
+    return Architecture(classes=classes, width=state["stem.bias"].numel() / 32 if "stem.bias" in state else 0.5)

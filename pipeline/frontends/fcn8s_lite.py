@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.frontends import Architecture
 from pipeline.frontends.trunks.efficientnet_lite0 import TAPS, EfficientNetLite0
-from pipeline.scores import Crop, Resize
-from pipeline.weights import load_strict
+from pipeline.preprocessing import Preprocessing
+from pipeline.scores import Resize, Step
 
 WEIGHTS = "fcn8s_efficientnet_lite0_voc21.safetensors"
 CLASSES = "VOC-21"
-MIN_SIDE = 32
+PREPROCESSING = Preprocessing(mean=(127, 127, 127), std=(128, 128, 128), pad_to=32)
 
 
 class FCN8sHeads(nn.Module):
@@ -30,28 +30,21 @@ class FCN8sHeads(nn.Module):
         return fine + F.interpolate(y, fine.shape[-2:], mode="bilinear")
 
 
-class FCN8sLite(nn.Module):
+class Network(nn.Module):
     """float32 [N, 3, H, W] -> logits [N, C, ceil(H/8), ceil(W/8)]."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.trunk = EfficientNetLite0()
-        self.head = FCN8sHeads(classes)
+        self.head = FCN8sHeads(architecture.classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.trunk(x))
 
-
-def network(state: Mapping[str, Tensor]) -> nn.Module:
-    """The network with these weights; the number of classes is theirs."""
-    classes = state["head.score5.bias"].numel() if "head.score5.bias" in state else 21
-    return load_strict(lambda: FCN8sLite(classes), state)
+    def steps(self, height: int, width: int) -> tuple[Step, ...]:
+        return (Resize(height, width, align_corners=False),)
 
 
-def prepare(rgb: np.ndarray) -> tuple[np.ndarray, tuple[Resize | Crop, ...]]:
-    """RGB as (x - 127) / 128 at the image's own size, padded with mid-grey to at least 32x32."""
-    height, width = rgb.shape[:2]
-    padded = max(height, MIN_SIDE), max(width, MIN_SIDE)
-    canvas = np.zeros((3, *padded), np.float32)
-    canvas[:, :height, :width] = (rgb.transpose(2, 0, 1).astype(np.float32) - 127) / 128
-    return canvas, (Resize(*padded, align_corners=False), Crop(height, width))
+def architecture_of(state: Mapping[str, Tensor]) -> Architecture:
+    """The architecture of weights that carry no notes."""
+    return Architecture(classes=state["head.score5.bias"].numel() if "head.score5.bias" in state else 21)

@@ -1,21 +1,50 @@
-"""Weights: native safetensors files, bundled or the user's own."""
+"""Weights: native safetensors files, bundled or the user's own.
+
+A native file carries Notes as JSON under the key ``densemask`` of its metadata; without them its front end reads the
+architecture off the tensors.
+"""
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping
 from importlib import resources
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline import storage
+from pydantic import Field
+
+from pipeline import frontends, storage
 from pipeline.classes import class_names
-from pipeline.config import Recipe
-from pipeline.errors import StorageError, WeightsError
+from pipeline.config import Config, Recipe, checked
+from pipeline.errors import ConfigError, StorageError, WeightsError
+from pipeline.frontends import FrontEnd
+from pipeline.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SUFFIX = ".safetensors"
 MAX_CLASSES = 256  # a byte a pixel
+NOTES = "densemask"
+
+
+class Notes(Config):
+    """What native weights say of themselves."""
+
+    front_end: str
+    architecture: dict[str, Any]
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...] | None = Field(None, description="RGB by class; VOC's if left out.")
+    source: str = Field("", description="Where the weights come from: a checkpoint's name, or the data trained on.")
+    source_sha256: str | None = None
+
+
+class Network(NamedTuple):
+    """A network with its weights, and what its photographs have to look like."""
+
+    module: "nn.Module"
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
 
 
 class Weights(NamedTuple):
@@ -32,8 +61,6 @@ def read_weights(recipe: Recipe) -> Weights:
 
     Raises WeightsError for a file that is missing, not safetensors, or of another network.
     """
-    from pipeline import frontends
-
     module = frontends.load(recipe.front_end.name)
     chosen = recipe.front_end.weights
     if chosen is None:
@@ -50,14 +77,38 @@ def read_weights(recipe: Recipe) -> Weights:
         except StorageError as error:
             raise WeightsError(f"no weights: {error}") from error
     try:
-        network = module.network(parse(data))
+        network = open_network(recipe.front_end.name, data)
     except WeightsError as error:
         raise WeightsError(f"{location} does not fit front end {recipe.front_end.name!r}: {error}") from error
-    count = _class_count(network)
-    if not 1 <= count <= MAX_CLASSES:
-        raise WeightsError(f"{location} has {count} classes; a mask holds 1 to {MAX_CLASSES}")
-    names = class_names(count, metadata(data).get("classes", module.CLASSES))
-    return Weights(data, hashlib.sha256(data).hexdigest(), location, names)
+    if not 1 <= len(network.classes) <= MAX_CLASSES:
+        raise WeightsError(f"{location} has {len(network.classes)} classes; a mask holds 1 to {MAX_CLASSES}")
+    return Weights(data, hashlib.sha256(data).hexdigest(), location, network.classes)
+
+
+def open_network(name: str, data: bytes) -> Network:
+    """The front end's network with the weights of a native file, strictly. Raises WeightsError."""
+    module, state = frontends.load(name), parse(data)
+    found = notes(data)
+    if found is None:
+        architecture = module.architecture_of(state)
+        built = load_strict(lambda: module.Network(architecture), state)
+        names = class_names(architecture.classes, metadata(data).get("classes", module.CLASSES))
+        return Network(built, module.PREPROCESSING, names)
+    if found.front_end != name:
+        raise WeightsError(f"they are weights of front end {found.front_end!r}")
+    try:
+        architecture = checked(module.Architecture, found.architecture, "their architecture")
+    except ConfigError as error:
+        raise WeightsError(str(error)) from error
+    if len(found.classes) != architecture.classes:
+        raise WeightsError(f"they name {len(found.classes)} classes and have {architecture.classes}")
+    return Network(load_strict(lambda: module.Network(architecture), state), found.preprocessing, found.classes)
+
+
+def open_front_end(name: str, data: bytes, device: str = "cpu") -> FrontEnd:
+    """The front end with the weights of a native file, ready to score. Raises WeightsError."""
+    network = open_network(name, data)
+    return FrontEnd(network.module, network.preprocessing, device)
 
 
 def parse(data: bytes) -> dict[str, "Tensor"]:
@@ -75,6 +126,25 @@ def metadata(data: bytes) -> dict[str, str]:
     """The file's own notes: its ``__metadata__``."""
     length = int.from_bytes(data[:8], "little")
     return json.loads(data[8 : 8 + length]).get("__metadata__", {})
+
+
+def notes(data: bytes) -> Notes | None:
+    """The notes of a native file, if it carries any. Raises WeightsError for broken ones."""
+    written = metadata(data).get(NOTES)
+    if written is None:
+        return None
+    try:
+        return checked(Notes, json.loads(written), "their notes")
+    except (ValueError, ConfigError) as error:
+        raise WeightsError(str(error)) from error
+
+
+def write(state: Mapping[str, "Tensor"], about: Notes) -> bytes:
+    """A native file of these tensors and notes."""
+    import safetensors.torch
+
+    contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
+    return safetensors.torch.save(contiguous, {NOTES: about.model_dump_json(exclude_none=True)})
 
 
 def load_strict(build: Callable[[], "nn.Module"], state: Mapping[str, "Tensor"]) -> "nn.Module":
@@ -96,8 +166,3 @@ def load_strict(build: Callable[[], "nn.Module"], state: Mapping[str, "Tensor"])
         raise WeightsError("; ".join(problems[:3]) + more)
     module.load_state_dict(dict(state), assign=True)
     return module.requires_grad_(False)
-
-
-def _class_count(network: "nn.Module") -> int:
-    """The width of the network's last layer."""
-    return next(reversed(list(network.parameters()))).shape[0]

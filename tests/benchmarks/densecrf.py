@@ -73,13 +73,12 @@ def voc_cases(shared: Path, limit: int | None) -> Iterator[Case]:
     """VOC val with the scores of the DeepLab v3 weights."""
     import torch
 
-    from pipeline.frontends import FrontEnd
-    from pipeline.weights import parse
+    from pipeline.weights import open_front_end
 
     torch.set_num_threads(1)
     voc = shared / "data" / "voc"
     weights = shared / "weights" / "deeplabv3_mobilenetv2_x0.5_voc21.safetensors"
-    front_end = FrontEnd("deeplab_v3_mobilenet_v2", parse(weights.read_bytes()))
+    front_end = open_front_end("deeplab_v3_mobilenet_v2", weights.read_bytes())
     ids = (voc / "ImageSets" / "Segmentation" / "val.txt").read_text().split()
     for one in ids[:: max(1, len(ids) // limit) if limit else 1][:limit]:
         rgb = images.decode((voc / "JPEGImages" / f"{one}.jpg").read_bytes(), 10**8, 10**5).rgb

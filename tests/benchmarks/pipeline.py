@@ -71,12 +71,11 @@ def bare(listed: str, weights: str) -> None:
 def _prepare(weights: str) -> None:
     import torch
 
-    from pipeline.frontends import FrontEnd
-    from pipeline.weights import parse
+    from pipeline.weights import open_front_end
 
     torch.set_num_threads(1)
     recipe = Recipe.model_validate({"front_end": {"name": FRONT_END, "weights": weights}})
-    _process.update(recipe=recipe, front_end=FrontEnd(FRONT_END, parse(Path(weights).read_bytes())))
+    _process.update(recipe=recipe, front_end=open_front_end(FRONT_END, Path(weights).read_bytes()))
 
 
 def _label_one(ref: ImageRef) -> float:

@@ -15,8 +15,7 @@ from PIL import Image
 from flows import janitor
 from pipeline import label, plan, prepare
 from pipeline.config import load_job
-from pipeline.frontends import FrontEnd
-from pipeline.weights import parse
+from pipeline.weights import open_front_end
 from tests.flows.conftest import Command, start, write_photographs, write_truth
 from tests.s3 import S3
 
@@ -76,7 +75,7 @@ def _same_as_in_one_process(job: str, truth: Path, output: Path) -> None:
     """The rows that came through both pools are those of the plain functions."""
     loaded = load_job(job, {"source": {"truth": str(truth)}})
     prepared = prepare.resume(loaded)
-    front_end = FrontEnd(loaded.recipe.front_end.name, parse(prepared.weights.data))
+    front_end = open_front_end(loaded.recipe.front_end.name, prepared.weights.data)
     assert prepared.newest is not None
     refs = plan.read_shard(loaded.output, prepared.recipe.fingerprint, prepared.newest, 2)
     expected = label.label_shard(refs, 2, front_end, loaded.recipe, loaded.evaluation)

@@ -2,7 +2,6 @@ import io
 import runpy
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from pipeline.classes import CLASS_SETS, VOC_21
 from pipeline.config import Evaluation, Recipe, Source
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.frontends import FrontEnd
+from pipeline.preprocessing import prepare
 from pipeline.scores import ScoreMap, full_logits, softmax
 from pipeline.sources import list_images, refs
 
@@ -30,25 +30,14 @@ State = dict[str, torch.Tensor]
 def random_state(name: str, classes: int = 21) -> State:
     """Weights of a network with as many classes, all of them small and none of them zero."""
     torch.manual_seed(0)
-    given = {f"{LAST[name]}.bias": torch.zeros(classes)}
-    expected = weights_of_shape(frontends.load(name), given)
-    return {key: torch.randn(shape) * 0.05 for key, shape in expected.items()}
+    module = frontends.load(name)
+    with torch.device("meta"):
+        network = module.Network(module.Architecture(classes=classes))
+    return {key: torch.randn(tensor.shape) * 0.05 for key, tensor in network.state_dict().items()}
 
 
-def weights_of_shape(module: ModuleType, given: State) -> dict[str, torch.Size]:
-    """The tensors that a front end asks for, by its own class behind ``network``."""
-    shapes: dict[str, torch.Size] = {}
-
-    def note(build: Callable[[], torch.nn.Module], _: State) -> torch.nn.Module:
-        with torch.device("meta"):
-            network = build()
-        shapes.update({key: tensor.shape for key, tensor in network.state_dict().items()})
-        return network
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "load_strict", note)
-        module.network(given)
-    return shapes
+def front_end_of(name: str, state: State) -> FrontEnd:
+    return weights.open_front_end(name, safetensors.torch.save(state))
 
 
 @pytest.fixture(scope="module", params=frontends.names())
@@ -63,7 +52,7 @@ def state(name: str) -> State:
 
 @pytest.fixture(scope="module")
 def front_end(name: str, state: State) -> FrontEnd:
-    return FrontEnd(name, state)
+    return front_end_of(name, state)
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -79,7 +68,7 @@ def test_every_front_end_is_in_these_tests() -> None:
 
 
 def test_the_number_of_parameters_is_exact(name: str, state: State) -> None:
-    network = frontends.load(name).network(state)
+    network = weights.open_network(name, safetensors.torch.save(state)).module
     assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[name]
     assert sum(tensor.numel() for tensor in network.state_dict().values()) == PARAMETERS[name]
 
@@ -101,7 +90,7 @@ def test_scores_come_to_the_size_of_the_image(name: str, front_end: FrontEnd, si
 
 
 def test_what_is_prepared_is_what_the_network_takes(name: str) -> None:
-    tensor, steps = frontends.load(name).prepare(noise(60, 90))
+    tensor, steps = prepare(noise(60, 90), frontends.load(name).PREPROCESSING)
     assert tensor.dtype == np.float32 and tensor.shape[0] == 3 and np.abs(tensor).max() <= 1.0
     assert ScoreMap(np.zeros((1, 1, 1), np.float16), steps).size == (60, 90)
 
@@ -130,7 +119,7 @@ def test_the_number_of_classes_is_that_of_the_weights(name: str, tmp_path: Path,
     safetensors.torch.save_file(state, tmp_path / "w.safetensors", {"classes": "VOC-21"})
     loaded = weights.read_weights(recipe_for(name, tmp_path / "w.safetensors"))
     assert loaded.classes == tuple(f"class {index}" for index in range(classes))
-    assert FrontEnd(name, weights.parse(loaded.data)).score([noise(9, 9)])[0].logits.shape[0] == classes
+    assert weights.open_front_end(name, loaded.data).score([noise(9, 9)])[0].logits.shape[0] == classes
 
 
 def test_more_classes_than_a_mask_can_hold_are_refused(name: str, tmp_path: Path) -> None:
@@ -216,7 +205,7 @@ def test_a_front_end_without_bundled_weights_asks_for_some() -> None:
 
 def test_an_unknown_front_end_is_named_with_its_nearest() -> None:
     with pytest.raises(ConfigError) as caught:
-        FrontEnd("fcn8s_light", {})
+        frontends.load("fcn8s_light")
     assert str(caught.value) == (
         "unknown front end 'fcn8s_light'; did you mean 'fcn8s_lite'? known: deeplab_v3_mobilenet_v2, fcn8s_lite"
     )
@@ -245,7 +234,7 @@ def test_deeplab_scores_as_an_independent_implementation_does(shared: Path, voc_
     file = shared / "weights/deeplabv3_mobilenetv2_x0.5_voc21.safetensors"
     other = runpy.run_path(str(shared / "bench/ray_data_baseline.py"))["FrontEnd"]
     reference = other(str(file), torch.get_num_threads())
-    ours = FrontEnd("deeplab_v3_mobilenet_v2", weights.parse(file.read_bytes()))
+    ours = weights.open_front_end("deeplab_v3_mobilenet_v2", file.read_bytes())
     for rgb in photographs_of(voc_root, 2):
         expected = reference({"image": rgb})["probabilities"].astype(np.float32)
         probabilities = softmax(full_logits(ours.score([rgb])[0]))
@@ -254,7 +243,7 @@ def test_deeplab_scores_as_an_independent_implementation_does(shared: Path, voc_
 
 
 def test_the_bundled_weights_label_real_photographs(voc_root: Path) -> None:
-    front_end = FrontEnd("fcn8s_lite", weights.parse(weights.read_weights(Recipe()).data))
+    front_end = weights.open_front_end("fcn8s_lite", weights.read_weights(Recipe()).data)
     listed = list(refs(list_images(Source(location=str(voc_root), split="val"))))[::20]
     recipe = Recipe.model_validate({"back_end": "argmax"})
     rows = label.label_shard(listed, 0, front_end, recipe, Evaluation())
@@ -267,6 +256,6 @@ def test_a_mask_of_a_real_photograph_has_its_size(voc_root: Path) -> None:
     with Image.open(io.BytesIO(path.read_bytes())) as image:
         size = image.size[::-1]
     photograph = images.decode(path.read_bytes(), 10**8, 100)
-    (scores,) = FrontEnd("fcn8s_lite", weights.parse(weights.read_weights(Recipe()).data)).score([photograph.rgb])
+    (scores,) = weights.open_front_end("fcn8s_lite", weights.read_weights(Recipe()).data).score([photograph.rgb])
     labels = full_logits(scores).argmax(0).astype(np.uint8)
     assert images.enlarge_labels(labels, (photograph.height, photograph.width)).shape == size
