@@ -138,6 +138,39 @@ def demo(
         say(f"gallery: {page}")
 
 
+@app.command()
+def convert(
+    checkpoint: Annotated[str, typer.Argument(help="A torch, safetensors or Caffe file; local or an fsspec URL.")],
+    front_end: Annotated[str, typer.Option(help="The network that it is of; `densemask models` lists them.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="Where the native .safetensors file goes.")],
+    classes: Annotated[
+        str | None, typer.Option(help="VOC-21, CamVid-11, or a file with a line a class: name or name,R,G,B.")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Make native weights of a published checkpoint, every tensor accounted for. Nothing in it is executed."""
+    with plain_errors(debug, as_json):
+        from flows.weights import convert_checkpoint
+
+        convert_checkpoint(checkpoint, front_end, out, classes, as_json)
+
+
+@app.command()
+def models(
+    weights: Annotated[
+        str | None, typer.Argument(help="A native .safetensors file to tell of; the front ends if left out.")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Show what front ends can be built and where their weights are, or what a weights file says of itself."""
+    with plain_errors(debug, as_json):
+        from flows.weights import show_models, show_weights
+
+        show_models(as_json) if weights is None else show_weights(weights, as_json)
+
+
 def run_label(job: "LabelJob") -> "Outcome":
     """Plans the job here, where an error costs a second, and runs the flow only where there is work."""
     from flows.outcome import nothing_new

@@ -37,6 +37,7 @@ class Notes(Config):
     palette: tuple[tuple[int, int, int], ...] | None = Field(None, description="RGB by class; VOC's if left out.")
     source: str = Field("", description="Where the weights come from: a checkpoint's name, or the data trained on.")
     source_sha256: str | None = None
+    measured: dict[str, float] = Field(default_factory=dict, description="mIoU by the data that it was measured on.")
 
 
 class Network(NamedTuple):

@@ -1,0 +1,101 @@
+"""The commands about weights: bring a checkpoint in, and say what there is."""
+
+import json
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from flows.display import say
+from pipeline import storage
+from pipeline.catalogue import Model, describe, models
+from pipeline.classes import read_classes
+from pipeline.weights.convert import Converted, convert
+
+MOST_SHOWN = 6
+
+
+def convert_checkpoint(checkpoint: str, front_end: str, out: str, classes: str | None, as_json: bool) -> None:
+    """Writes the checkpoint as native weights, whole or not at all, and says what became of its tensors."""
+    named = read_classes(classes) if classes is not None else None
+    converted = convert(storage.read(checkpoint), storage.public(checkpoint).rpartition("/")[2], front_end, named)
+    storage.put(out, converted.data)
+    if as_json:
+        print(json.dumps({"weights": storage.public(out), "sha256": converted.sha256, **_facts(converted)}))
+        return
+    table = Table.grid(padding=(0, 3))
+    for row in _lines(converted):
+        table.add_row(*row)
+    Console(stderr=True, highlight=False, soft_wrap=True).print(table)
+    say(f"now: densemask label SOURCE OUT --front-end {front_end} --weights {storage.public(out)}")
+
+
+def show_models(as_json: bool) -> None:
+    """What can be built, as a table or as a JSON line."""
+    known = models()
+    if as_json:
+        print(json.dumps([model.model_dump(mode="json") for model in known]))
+        return
+    table = Table(box=box.SIMPLE)
+    for head in ("front end", "network", "choices", "classes", "parameters", "stride", "mIoU", "weights"):
+        table.add_column(head, no_wrap=head in ("front end", "parameters"))
+    for model in known:
+        table.add_row(*_cells(model))
+    Console(highlight=False).print(table)
+
+
+def show_weights(location: str, as_json: bool) -> None:
+    """What a native file says of itself."""
+    facts = describe(location)
+    if as_json:
+        print(json.dumps(facts))
+        return
+    table = Table.grid(padding=(0, 3))
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), value if isinstance(value, str) else json.dumps(value))
+    Console(highlight=False).print(table)
+
+
+def _facts(converted: Converted) -> dict[str, object]:
+    return {
+        "layout": converted.layout,
+        "used": converted.used,
+        "left_over": converted.left_over,
+        "parameters": converted.parameters,
+        "classes": list(converted.notes.classes),
+        "source_sha256": converted.notes.source_sha256,
+    }
+
+
+def _lines(converted: Converted) -> list[tuple[str, str]]:
+    """What the user is told: a name and a value a line."""
+    by_reason: dict[str, list[str]] = {}
+    for name, why in converted.left_over.items():
+        by_reason.setdefault(why, []).append(name)
+    classes = converted.notes.classes
+    return [
+        ("layout", converted.layout),
+        ("tensors used", f"{converted.used}"),
+        *(("left over", f"{_few(names)} ({len(names)}): {why}") for why, names in by_reason.items()),
+        ("classes", f"{len(classes)}: {_few(classes)}"),
+        ("parameters", f"{converted.parameters:,}"),
+        ("sha256", converted.sha256),
+    ]
+
+
+def _few(names: "list[str] | tuple[str, ...]") -> str:
+    return ", ".join(names[:MOST_SHOWN]) + (", ..." if len(names) > MOST_SHOWN else "")
+
+
+def _cells(model: Model) -> list[str]:
+    """The model as a row of the table."""
+    return [
+        model.front_end,
+        model.network,
+        ", ".join(f"{name}={value}" for name, value in model.architecture.items() if name != "classes"),
+        str(model.classes),
+        "" if model.parameters is None else f"{model.parameters:,}",
+        "" if model.stride is None else str(model.stride),
+        ", ".join(f"{miou:.3f} ({data})" for data, miou in model.measured.items()),
+        model.weights,
+    ]

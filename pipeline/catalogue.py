@@ -1,0 +1,78 @@
+"""What can be built: the front ends with their facts, and what a weights file says of itself."""
+
+import hashlib
+from importlib import resources
+from typing import Any
+
+from pipeline import frontends, storage
+from pipeline.config import Config
+from pipeline.errors import WeightsError
+from pipeline.weights import metadata, notes, parse
+
+PROBES = 128, 256  # pixels a side
+
+
+class Model(Config):
+    """One front end with its default architecture."""
+
+    front_end: str
+    network: str  # what it is, in a line
+    architecture: dict[str, Any]
+    classes: int
+    parameters: int
+    stride: int
+    measured: dict[str, float]  # mIoU of the bundled weights, by data
+    weights: str  # "bundled", or the commands that make some
+
+
+def models() -> list[Model]:
+    """Every front end there is, by name."""
+    return [model(name) for name in frontends.names()]
+
+
+def model(name: str) -> Model:
+    """The facts of a front end. Raises ConfigError where a package that it needs is not installed."""
+    import torch
+
+    module = frontends.load(name)
+    architecture = module.Architecture()
+    with torch.device("meta"), torch.inference_mode():
+        network = module.Network(architecture).eval()
+    about = None
+    if module.WEIGHTS is not None:
+        about = notes(resources.files("pipeline.weights").joinpath(module.WEIGHTS).read_bytes())
+    return Model(
+        front_end=name,
+        network=(module.__doc__ or "").strip().splitlines()[0].rstrip("."),
+        architecture=architecture.model_dump(mode="json"),
+        classes=architecture.classes,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        stride=stride(network),
+        measured=about.measured if about is not None else {},
+        weights="bundled" if module.WEIGHTS is not None else "convert or train",
+    )
+
+
+def stride(network: Any) -> int:
+    """Pixels of the image that one score stands for, whatever the padding."""
+    import torch
+
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        rows = [network(torch.zeros(1, 3, side, side, device=device)).shape[-2] for side in PROBES]
+    return round((PROBES[1] - PROBES[0]) / (rows[1] - rows[0]))
+
+
+def describe(location: str) -> dict[str, Any]:
+    """What a native weights file says of itself. Raises WeightsError for one without notes."""
+    data = storage.read(location)
+    tensors = parse(data)
+    about = notes(data)
+    if about is None:
+        said = ", ".join(metadata(data)) or "nothing"
+        raise WeightsError(f"{storage.public(location)} carries no notes of densemask (its metadata: {said})")
+    return {
+        **about.model_dump(mode="json", exclude_none=True),
+        "parameters": sum(tensor.numel() for tensor in tensors.values()),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
