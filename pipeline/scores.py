@@ -5,9 +5,16 @@ to image size. Bilinear resizing and cropping are linear and separable, so the s
 """
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Labels whose probability nowhere passes this are not sent by networks that end at full size.
+PROBABLE = 0.05
+LOWEST = -100.0  # a log-probability; float16 has it, and float32 has its exponential
 
 
 class Resize(NamedTuple):
@@ -70,6 +77,17 @@ def full_logits(scores: ScoreMap) -> np.ndarray:
         return logits
     rows, columns = (_axis_matrix(logits.shape[1 + axis], scores.steps, axis) for axis in (0, 1))
     return rows @ (logits @ columns.T)
+
+
+def probable(logits: "Tensor") -> tuple["Tensor", Kept]:
+    """Log-probabilities [K, H, W] of the labels that pass PROBABLE, or come first, somewhere; of logits [C, H, W]."""
+    import torch
+
+    log_probabilities = logits.float().log_softmax(0).clamp(min=LOWEST)
+    passes = log_probabilities.amax((1, 2)).exp() > PROBABLE
+    passes[log_probabilities.argmax(0).unique()] = True
+    labels = torch.nonzero(passes).flatten()
+    return log_probabilities[labels], Kept(tuple(labels.tolist()), len(logits))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ from pydantic import Field
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.preprocessing import Preprocessing, prepare
-from pipeline.scores import ScoreMap
+from pipeline.scores import ScoreMap, probable
 
 if TYPE_CHECKING:
     import torch
@@ -57,19 +57,20 @@ def load_plugin(package: str, known: list[str], name: str, kind: str) -> Any:
 
 
 class FrontEnd:
-    """A network with its weights on a device, ready to score photographs."""
+    """A network with its weights on a device, ready to score photographs. It takes the network over and changes it."""
 
     def __init__(self, network: Any, preprocessing: Preprocessing, device: str = "cpu") -> None:
         import torch
 
         self._preprocessing, self._device = preprocessing, device
-        network = network.eval().to(device, memory_format=torch.channels_last)
+        network = fold_batch_norm(network.eval()).to(device, memory_format=torch.channels_last)
         self._network: Any = _fast_on_one_core(network) if device == "cpu" else network
 
     def score(self, photographs: Sequence[np.ndarray]) -> list[ScoreMap]:
         """The score map of each photograph (uint8 [H, W, 3]).
 
         On a GPU those of one size go through the network together; on a CPU each goes alone and stays in its caches.
+        Of a network that ends at full size only the planes of labels that are somewhere probable are sent.
         """
         import torch
 
@@ -82,12 +83,37 @@ class FrontEnd:
             for indices in groups.values():
                 batch = torch.from_numpy(np.stack([prepared[index][0] for index in indices]))
                 batch = batch.to(self._device, memory_format=torch.channels_last)
-                logits = self._network(batch).half().cpu().numpy()
+                logits = self._network(batch)
                 own_steps = self._network.steps(*batch.shape[-2:])
-                for index, image_logits in zip(indices, logits, strict=True):
+                for index, planes in zip(indices, logits, strict=True):
+                    sent, kept = (planes, None) if own_steps else probable(planes)
                     steps = (*own_steps, *prepared[index][1])
-                    scores[index] = ScoreMap(np.ascontiguousarray(image_logits), steps)
+                    scores[index] = ScoreMap(np.ascontiguousarray(sent.half().cpu().numpy()), steps, kept)
         return [scores[index] for index in range(len(prepared))]
+
+
+def fold_batch_norm(network: Any) -> Any:
+    """The same network for inference, changed in place: each batch norm becomes part of the convolution before it.
+
+    Every network here registers a batch norm right behind the convolution that it follows.
+    """
+    import torch
+    from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+    before: Any = None
+    for name, module in list(network.named_modules()):
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert before is not None, f"{name} follows no convolution"
+            norm: Any = module
+            before.weight, before.bias = fuse_conv_bn_weights(
+                before.weight, before.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias,
+                transpose=isinstance(before, torch.nn.ConvTranspose2d),
+            )  # fmt: skip
+            parent, _, child = name.rpartition(".")
+            network.get_submodule(parent).add_module(child, torch.nn.Identity())
+        if not list(module.children()):
+            before = module if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d) else None
+    return network
 
 
 def _fast_on_one_core(network: "torch.nn.Module") -> "torch.nn.Module":

@@ -82,6 +82,7 @@ class EfficientNetLite0(nn.Module):
         super().__init__()
         self.stem = PaddedConv(3, STEM, 3, 2)
         self.blocks = nn.ModuleList(InvertedResidual(block) for block in blocks())
+        self.channels = tuple(channels for _, channels in TAPS.values())
 
     def forward(self, x: Tensor) -> list[Tensor]:
         taps = {index for index, _ in TAPS.values()}

@@ -1,0 +1,1 @@
+"""What stands on a trunk and gives class scores; shared by the front ends of a family."""
