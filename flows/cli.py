@@ -146,6 +146,7 @@ def convert(
     classes: Annotated[
         str | None, typer.Option(help="VOC-21, CamVid-11, or a file with a line a class: name or name,R,G,B.")
     ] = None,
+    layout: Annotated[str | None, typer.Option(help="How its tensors are named, where the names do not tell.")] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -153,7 +154,7 @@ def convert(
     with plain_errors(debug, as_json):
         from flows.weights import convert_checkpoint
 
-        convert_checkpoint(checkpoint, front_end, out, classes, as_json)
+        convert_checkpoint(checkpoint, front_end, out, classes, layout, as_json)
 
 
 @app.command()

@@ -13,12 +13,16 @@ from pipeline.classes import read_classes
 from pipeline.weights.convert import Converted, convert
 
 MOST_SHOWN = 6
+NAME_WIDTH = 26  # the longest name of a front end, and some
 
 
-def convert_checkpoint(checkpoint: str, front_end: str, out: str, classes: str | None, as_json: bool) -> None:
+def convert_checkpoint(
+    checkpoint: str, front_end: str, out: str, classes: str | None, layout: str | None, as_json: bool
+) -> None:
     """Writes the checkpoint as native weights, whole or not at all, and says what became of its tensors."""
     named = read_classes(classes) if classes is not None else None
-    converted = convert(storage.read(checkpoint), storage.public(checkpoint).rpartition("/")[2], front_end, named)
+    source = storage.public(checkpoint).rpartition("/")[2]
+    converted = convert(storage.read(checkpoint), source, front_end, named, layout)
     storage.put(out, converted.data)
     if as_json:
         print(json.dumps({"weights": storage.public(out), "sha256": converted.sha256, **_facts(converted)}))
@@ -37,8 +41,11 @@ def show_models(as_json: bool) -> None:
         print(json.dumps([model.model_dump(mode="json") for model in known]))
         return
     table = Table(box=box.SIMPLE)
-    for head in ("front end", "network", "choices", "classes", "parameters", "stride", "mIoU", "weights"):
-        table.add_column(head, no_wrap=head in ("front end", "parameters"))
+    table.add_column("front end", min_width=NAME_WIDTH)
+    for head in ("classes", "parameters", "stride"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("mIoU")
+    table.add_column("weights")
     for model in known:
         table.add_row(*_cells(model))
     Console(highlight=False).print(table)
@@ -89,13 +96,12 @@ def _few(names: "list[str] | tuple[str, ...]") -> str:
 
 def _cells(model: Model) -> list[str]:
     """The model as a row of the table."""
+    choices = ", ".join(f"{name}={value}" for name, value in model.architecture.items() if name != "classes")
     return [
-        model.front_end,
-        model.network,
-        ", ".join(f"{name}={value}" for name, value in model.architecture.items() if name != "classes"),
+        "\n".join([f"[bold]{model.front_end}[/bold]", model.network, choices]).rstrip() + "\n",
         str(model.classes),
-        "" if model.parameters is None else f"{model.parameters:,}",
-        "" if model.stride is None else str(model.stride),
+        f"{model.parameters:,}",
+        str(model.stride),
         ", ".join(f"{miou:.3f} ({data})" for data, miou in model.measured.items()),
         model.weights,
     ]

@@ -16,7 +16,7 @@ class Model(Config):
     """One front end with its default architecture."""
 
     front_end: str
-    network: str  # what it is, in a line
+    network: str  # what it is, and its paper
     architecture: dict[str, Any]
     classes: int
     parameters: int
@@ -43,7 +43,7 @@ def model(name: str) -> Model:
         about = notes(resources.files("pipeline.weights").joinpath(module.WEIGHTS).read_bytes())
     return Model(
         front_end=name,
-        network=(module.__doc__ or "").strip().splitlines()[0].rstrip("."),
+        network=" ".join((module.__doc__ or "").split()).partition(": ")[0].rstrip("."),
         architecture=architecture.model_dump(mode="json"),
         classes=architecture.classes,
         parameters=sum(parameter.numel() for parameter in network.parameters()),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SUFFIX = ".safetensors"
 MAX_CLASSES = 256  # a byte a pixel
 NOTES = "densemask"
+BATCH_COUNTER = "num_batches_tracked"  # of a batch norm; nothing that a network does here depends on it
 
 
 class Notes(Config):
@@ -149,12 +150,17 @@ def write(state: Mapping[str, "Tensor"], about: Notes) -> bytes:
 
 
 def load_strict(build: Callable[[], "nn.Module"], state: Mapping[str, "Tensor"]) -> "nn.Module":
-    """The module with exactly these tensors. Raises WeightsError that names the first that do not fit."""
+    """The module with exactly these tensors; counters of batches may be left out.
+
+    Raises WeightsError that names the first tensors that do not fit.
+    """
     import torch
 
     with torch.device("meta"):
         module = build()
     expected = module.state_dict()
+    counters = [name for name in expected if name.rpartition(".")[2] == BATCH_COUNTER]
+    state = dict.fromkeys(counters, torch.zeros((), dtype=torch.long)) | dict(state)
     problems = [f"{name} is missing" for name in expected if name not in state]
     problems += [f"{name} is not part of the network" for name in state if name not in expected]
     for name, tensor in expected.items():
@@ -165,5 +171,5 @@ def load_strict(build: Callable[[], "nn.Module"], state: Mapping[str, "Tensor"])
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise WeightsError("; ".join(problems[:3]) + more)
-    module.load_state_dict(dict(state), assign=True)
+    module.load_state_dict(state, assign=True)
     return module.requires_grad_(False)

@@ -5,6 +5,7 @@ is the same on the wire, and a blob of a hundred million becomes an array at onc
 """
 
 import math
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,35 @@ def _tensor(name: str, blob: Any) -> "Tensor":
     if math.prod(shape) != len(values):
         raise WeightsError(f"{name} is said to be {shape} and holds {len(values)} values; is the file whole?")
     return torch.from_numpy(values.astype(np.float32)).reshape(shape)
+
+
+def layers(tensors: Mapping[str, "Tensor"]) -> list[str]:
+    """The layers that have blobs, in order."""
+    return list(dict.fromkeys(name.rpartition(".")[0] for name in tensors))
+
+
+def parameters(tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
+    """The blobs by torch's names: <layer>.0 is a weight, <layer>.1 a bias [C]; any other keeps its name."""
+    named = {}
+    for name, tensor in tensors.items():
+        layer, _, index = name.rpartition(".")
+        if index == "0":
+            named[f"{layer}.weight"] = tensor
+        else:
+            named[f"{layer}.bias" if index == "1" else name] = tensor.flatten()
+    return named
+
+
+def norm(name: str, channels: int, scale: "Tensor | None" = None, shift: "Tensor | None" = None) -> dict[str, "Tensor"]:
+    """A torch batch norm that does scale * x + shift, or nothing at all where they are left out."""
+    import torch
+
+    return {
+        f"{name}.weight": torch.ones(channels) if scale is None else scale.flatten(),
+        f"{name}.bias": torch.zeros(channels) if shift is None else shift.flatten(),
+        f"{name}.running_mean": torch.zeros(channels),
+        f"{name}.running_var": torch.full((channels,), 1 - torch.nn.BatchNorm2d(1).eps),
+    }
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pipeline.weights import caffe, parse, torch_files
+from pipeline.weights import BATCH_COUNTER, caffe, parse, torch_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 ZIP, PICKLE = b"PK", b"\x80"
 MAX_HEADER = 2**27  # bytes of JSON at the head of a safetensors file
 WRAPPER = "module."  # of torch's DataParallel
-BATCH_COUNTER = "num_batches_tracked"
 
 
 class Checkpoint(NamedTuple):

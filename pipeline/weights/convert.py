@@ -32,29 +32,32 @@ class Converted(NamedTuple):
         return hashlib.sha256(self.data).hexdigest()
 
 
-def convert(data: bytes, source: str, front_end: str, classes: ClassSet | None = None) -> Converted:
+def convert(
+    data: bytes, source: str, front_end: str, classes: ClassSet | None = None, layout: str | None = None
+) -> Converted:
     """Native weights of ``front_end`` from a checkpoint's bytes; ``source`` is its name.
+
+    The layout is told from the names of the tensors unless it is chosen.
 
     Raises WeightsError with the tensor and the shapes where the checkpoint is broken or of another network.
     """
     module = frontends.load(front_end)
     try:
         checkpoint = checkpoints.read(data)
-        layout, translation = _translated(checkpoint.tensors, front_end)
+        layout, translation = _translated(checkpoint.tensors, front_end, layout)
         architecture = module.architecture_of(translation.state)
         network = load_strict(lambda: module.Network(architecture), translation.state)
     except WeightsError as error:
         raise WeightsError(f"{source} does not fit front end {front_end!r}: {error}") from error
-    about = module if layout == OWN else layouts.load(layout)
     named = classes or ClassSet(
-        class_names(architecture.classes, about.CLASSES), class_palette(architecture.classes, about.CLASSES)
+        class_names(architecture.classes, module.CLASSES), class_palette(architecture.classes, module.CLASSES)
     )
     if len(named.names) != architecture.classes:
         raise WeightsError(f"{source} has {architecture.classes} classes, and {len(named.names)} are named")
     notes = Notes(
         front_end=front_end,
         architecture=architecture.model_dump(mode="json"),
-        preprocessing=about.PREPROCESSING,
+        preprocessing=module.PREPROCESSING,
         classes=named.names,
         palette=named.palette,
         source=f"{source}, layout {layout}",
@@ -71,9 +74,9 @@ def convert(data: bytes, source: str, front_end: str, classes: ClassSet | None =
     )
 
 
-def _translated(tensors: dict[str, "Tensor"], front_end: str) -> tuple[str, Translation]:
+def _translated(tensors: dict[str, "Tensor"], front_end: str, chosen: str | None) -> tuple[str, Translation]:
     """The checkpoint's layout and its tensors by the network's names."""
-    layout = layouts.recognise(tensors, front_end)
+    layout = layouts.recognise(tensors, front_end, chosen)
     if layout is not None:
         return layout, layouts.load(layout).translate(tensors)
     expected = _own_names(front_end)

@@ -2,8 +2,6 @@
 
 A layout's module has
     FRONT_ENDS            the front ends whose weights are published in it
-    PREPROCESSING         what its networks want their photographs to look like
-    CLASSES               the class set, where the number of classes fits it
     fits(names)           whether tensors of these names are in this layout
     translate(tensors)    -> Translation; a name that it does not know goes through as it is, and is refused later
 
@@ -38,17 +36,22 @@ def load(name: str) -> Any:
     return import_module(f"{__name__}.{name}")
 
 
-def recognise(tensors: Collection[str], front_end: str) -> str | None:
-    """The layout that tensors of these names are in; None for none of them.
+def recognise(tensors: Collection[str], front_end: str, chosen: str | None = None) -> str | None:
+    """The layout that tensors of these names are in, or the ``chosen`` one; None for none of them.
 
     Raises WeightsError where it is of other front ends, or where more than one fits.
     """
+    if chosen is not None:
+        if chosen not in names() or front_end not in load(chosen).FRONT_ENDS:
+            known = [name for name in names() if front_end in load(name).FRONT_ENDS]
+            raise WeightsError(f"it has no layout {chosen!r}; there is {', '.join(known) or 'none'}")
+        return chosen
     fitting = [name for name in names() if load(name).fits(tensors)]
     own = [name for name in fitting if front_end in load(name).FRONT_ENDS]
     if len(own) == 1:
         return own[0]
     if own:
-        raise WeightsError(f"its names fit the layouts {', '.join(own)}")
+        raise WeightsError(f"its names fit the layouts {', '.join(own)}; choose one with --layout")
     if fitting:
         others = sorted({other for name in fitting for other in load(name).FRONT_ENDS})
         raise WeightsError(f"it is in the layout {' or '.join(fitting)}, of {', '.join(others)}")
