@@ -10,6 +10,7 @@ from flows.display import say
 from pipeline import storage
 from pipeline.catalogue import Model, describe, models
 from pipeline.classes import read_classes
+from pipeline.weights import hugging_face
 from pipeline.weights.convert import Converted, convert
 
 MOST_SHOWN = 6
@@ -21,8 +22,11 @@ def convert_checkpoint(
 ) -> None:
     """Writes the checkpoint as native weights, whole or not at all, and says what became of its tensors."""
     named = read_classes(classes) if classes is not None else None
-    source = storage.public(checkpoint).rpartition("/")[2]
-    converted = convert(storage.read(checkpoint), source, front_end, named, layout)
+    if front_end == hugging_face.FRONT_END and storage.is_folder(checkpoint):
+        converted = hugging_face.convert_folder(storage.absolute(checkpoint), named)
+    else:
+        source = storage.public(checkpoint).rpartition("/")[2]
+        converted = convert(storage.read(checkpoint), source, front_end, named, layout)
     storage.put(out, converted.data)
     if as_json:
         print(json.dumps({"weights": storage.public(out), "sha256": converted.sha256, **_facts(converted)}))

@@ -18,6 +18,7 @@ class Preprocessing(Config):
     channels: Literal["rgb", "bgr"] = "rgb"
     mean: Triple = Field((127.5, 127.5, 127.5), description="Grey levels of 255, in the order of channels.")
     std: Triple = Field((127.5, 127.5, 127.5), description="Grey levels of 255, in the order of channels.")
+    size: tuple[int, int] | None = Field(None, description="Bring to (height, width) whatever the shape.")
     longest: int | None = Field(None, ge=1, description="Bring the longest side to so many pixels.")
     shorter: int | None = Field(None, ge=1, description="Bring the shorter side to so many pixels.")
     align_corners: bool = Field(False, description="How scores are brought back from the resized image.")
@@ -41,6 +42,8 @@ def prepare(rgb: np.ndarray, how: Preprocessing) -> tuple[np.ndarray, tuple[Step
 
 
 def _resized(height: int, width: int, how: Preprocessing) -> tuple[int, int]:
+    if how.size is not None:
+        return how.size
     if how.longest is not None:
         scale = how.longest / max(height, width)
     elif how.shorter is not None:

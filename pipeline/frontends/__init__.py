@@ -63,7 +63,10 @@ class FrontEnd:
         import torch
 
         self._preprocessing, self._device = preprocessing, device
-        network = fold_batch_norm(network.eval()).to(device, memory_format=torch.channels_last)
+        network = network.eval()
+        if getattr(network, "foldable", True):
+            network = fold_batch_norm(network)
+        network = network.to(device, memory_format=torch.channels_last)
         self._network: Any = _fast_on_one_core(network) if device == "cpu" else network
 
     def score(self, photographs: Sequence[np.ndarray]) -> list[ScoreMap]:
@@ -95,7 +98,7 @@ class FrontEnd:
 def fold_batch_norm(network: Any) -> Any:
     """The same network for inference, changed in place: each batch norm becomes part of the convolution before it.
 
-    Every network here registers a batch norm right behind the convolution that it follows.
+    A network registers every batch norm right behind the convolution that it follows, or says ``foldable = False``.
     """
     import torch
     from torch.nn.utils.fusion import fuse_conv_bn_weights

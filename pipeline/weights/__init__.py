@@ -77,7 +77,9 @@ def read_weights(recipe: Recipe) -> Weights:
         try:
             data = storage.read(chosen)
         except StorageError as error:
-            raise WeightsError(f"no weights: {error}") from error
+            is_folder = not storage.is_remote(chosen) and storage.is_folder(chosen)
+            hint = "; `densemask convert` makes one file of it" if is_folder else ""
+            raise WeightsError(f"no weights: {error}{hint}") from error
     try:
         network = open_network(recipe.front_end.name, data)
     except WeightsError as error:
