@@ -66,12 +66,14 @@ def read_classes(chosen: str) -> ClassSet:
 
 
 @cache
-def palette() -> np.ndarray:
-    """The 256 colours of the PASCAL VOC development kit: uint8 [256, 3]."""
+def palette(own: Palette | None = None) -> np.ndarray:
+    """The 256 colours of masks: uint8 [256, 3]. Those of the PASCAL VOC development kit, behind the classes' own."""
     index = np.arange(256)
     colours = np.zeros((256, 3), np.uint8)
     for bit in range(8):
         for channel in range(3):
             colours[:, channel] |= (((index >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    if own is not None:
+        colours[: len(own)] = own
     colours.setflags(write=False)
     return colours

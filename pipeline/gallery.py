@@ -138,4 +138,5 @@ def _picture(ref: ImageRef | None, row: Row, document: RecipeDocument) -> np.nda
         raise ImageError(f"the photograph was changed since: it is {size}")
     labels = images.decode_mask(row["mask"]["bytes"])
     clear = 0 if document.classes[0] == "background" else None
-    return images.overlay(photograph.rgb, images.enlarge_labels(labels, photograph.rgb.shape[:2]), clear)
+    labels = images.enlarge_labels(labels, photograph.rgb.shape[:2])
+    return images.overlay(photograph.rgb, labels, clear, own=document.palette)

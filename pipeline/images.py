@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from pipeline.classes import palette
+from pipeline.classes import Palette, palette
 from pipeline.errors import ImageError, RejectedImage, TruthError
 
 # The limit is the recipe's and is checked on the header; Pillow's own would only warn.
@@ -89,10 +89,10 @@ def enlarge_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(labels).resize(size[::-1], Image.Resampling.NEAREST))
 
 
-def encode_mask(labels: np.ndarray) -> bytes:
-    """Labels uint8 [H, W] as a palette PNG in the VOC colours."""
+def encode_mask(labels: np.ndarray, own: Palette | None = None) -> bytes:
+    """Labels uint8 [H, W] as a palette PNG, in the VOC colours where the classes have none of their own."""
     image = Image.fromarray(labels)
-    image.putpalette(palette().tobytes())
+    image.putpalette(palette(own).tobytes())
     out = io.BytesIO()
     image.save(out, "PNG")
     return out.getvalue()
@@ -121,9 +121,11 @@ def decode_mask(data: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
     return mask.astype(np.uint8)
 
 
-def overlay(rgb: np.ndarray, labels: np.ndarray, clear: int | None = 0, opacity: float = 0.55) -> np.ndarray:
+def overlay(
+    rgb: np.ndarray, labels: np.ndarray, clear: int | None = 0, opacity: float = 0.55, own: Palette | None = None
+) -> np.ndarray:
     """The photograph with the mask's colours over it: uint8 [H, W, 3]. The label ``clear`` (background) has none."""
-    colours = palette()[labels].astype(np.float32)
+    colours = palette(own)[labels].astype(np.float32)
     share = np.where(labels == (-1 if clear is None else clear), 0.0, opacity)[..., None].astype(np.float32)
     edge = np.zeros(labels.shape, bool)
     edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline import backends, images, masks, metrics
+from pipeline.classes import Palette
 from pipeline.config import Evaluation, Recipe
 from pipeline.errors import ImageError, TruthError
 from pipeline.frontends import FrontEnd
@@ -23,11 +24,12 @@ READERS = 4
 
 
 class Scored(NamedTuple):
-    """What crosses from front end to back end: the encoded photograph and its score map."""
+    """What crosses from front end to back end: the encoded photograph, its score map, and the classes' own colours."""
 
     data: bytes
     scores: ScoreMap
     front_end_ms: float
+    palette: Palette | None = None
 
     @property
     def nbytes(self) -> int:
@@ -58,7 +60,8 @@ def score_images(refs: Sequence[ImageRef], front_end: FrontEnd, recipe: Recipe) 
     readable = [item for item in loaded if not isinstance(item, Failed)]
     scores = iter(front_end.score([rgb for _, rgb in readable]))
     milliseconds = (time.perf_counter() - started) * 1000 / len(refs)
-    return [item if isinstance(item, Failed) else Scored(item[0], next(scores), milliseconds) for item in loaded]
+    own = front_end.palette
+    return [item if isinstance(item, Failed) else Scored(item[0], next(scores), milliseconds, own) for item in loaded]
 
 
 def refine_image(ref: ImageRef, scored: Scored, shard: int, recipe: Recipe, evaluation: Evaluation) -> Row:
@@ -78,7 +81,7 @@ def refine_image(ref: ImageRef, scored: Scored, shard: int, recipe: Recipe, eval
         "error": None,
         "height": size[0],
         "width": size[1],
-        "mask": {"bytes": images.encode_mask(labels), "path": masks.mask_path(ref.image_id)},
+        "mask": {"bytes": images.encode_mask(labels, scored.palette), "path": masks.mask_path(ref.image_id)},
         "labels": np.unique(labels).astype(np.int16),
         "confidence": float(after.probabilities.max(0).mean()),
         "entropy": _entropy(after.probabilities, classes),

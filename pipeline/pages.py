@@ -5,7 +5,7 @@ from typing import Any
 
 import jinja2
 
-from pipeline.classes import palette
+from pipeline.classes import Palette, palette
 
 MISSING = "\N{EN DASH}"
 
@@ -25,9 +25,9 @@ def percent(value: float | None, digits: int = 1) -> str:
     return MISSING if value is None else f"{value * 100:.{digits}f} %"
 
 
-def colour(label: int) -> str:
+def colour(label: int, own: Palette | None) -> str:
     """The class's colour in masks, as CSS."""
-    return "rgb({}, {}, {})".format(*palette()[label % 256])
+    return "rgb({}, {}, {})".format(*palette(own)[label % 256])
 
 
 def _environment() -> jinja2.Environment:

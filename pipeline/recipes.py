@@ -12,6 +12,7 @@ from importlib import metadata
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline import storage
+from pipeline.classes import Palette
 from pipeline.config import Recipe
 from pipeline.errors import AbsentError, ConfigError
 from pipeline.weights import Weights
@@ -29,6 +30,7 @@ class RecipeDocument(BaseModel):
     weights_sha256: str
     weights_location: str
     classes: tuple[str, ...]
+    palette: Palette | None = None
     versions: dict[str, str]
     created: datetime
 
@@ -48,6 +50,7 @@ def document(recipe: Recipe, weights: Weights) -> RecipeDocument:
         weights_sha256=weights.sha256,
         weights_location=weights.location,
         classes=weights.classes,
+        palette=weights.palette,
         versions=versions,
         created=datetime.now(UTC),
     )

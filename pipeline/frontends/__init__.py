@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
+from pipeline.classes import Palette
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.preprocessing import Preprocessing, prepare
@@ -59,9 +60,12 @@ def load_plugin(package: str, known: list[str], name: str, kind: str) -> Any:
 class FrontEnd:
     """A network with its weights on a device, ready to score photographs. It takes the network over and changes it."""
 
-    def __init__(self, network: Any, preprocessing: Preprocessing, device: str = "cpu") -> None:
+    def __init__(
+        self, network: Any, preprocessing: Preprocessing, device: str = "cpu", palette: Palette | None = None
+    ) -> None:
         import torch
 
+        self.palette = palette
         self._preprocessing, self._device = preprocessing, device
         network = network.eval()
         if getattr(network, "foldable", True):

@@ -8,12 +8,12 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from importlib import resources
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import Field
 
 from pipeline import frontends, storage
-from pipeline.classes import class_names
+from pipeline.classes import Palette, class_names, class_palette
 from pipeline.config import Config, Recipe, checked
 from pipeline.errors import ConfigError, StorageError, WeightsError
 from pipeline.frontends import FrontEnd
@@ -28,6 +28,10 @@ NOTES = "densemask"
 BATCH_COUNTER = "num_batches_tracked"  # of a batch norm; nothing that a network does here depends on it
 
 
+Byte = Annotated[int, Field(ge=0, le=255)]
+Colour = tuple[Byte, Byte, Byte]
+
+
 class Notes(Config):
     """What native weights say of themselves."""
 
@@ -35,7 +39,7 @@ class Notes(Config):
     architecture: dict[str, Any]
     preprocessing: Preprocessing
     classes: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...] | None = Field(None, description="RGB by class; VOC's if left out.")
+    palette: tuple[Colour, ...] | None = Field(None, description="RGB by class; VOC's if left out.")
     source: str = Field("", description="Where the weights come from: a checkpoint's name, or the data trained on.")
     source_sha256: str | None = None
     measured: dict[str, float] = Field(default_factory=dict, description="mIoU by the data that it was measured on.")
@@ -47,6 +51,7 @@ class Network(NamedTuple):
     module: "nn.Module"
     preprocessing: Preprocessing
     classes: tuple[str, ...]
+    palette: Palette | None = None
 
 
 class Weights(NamedTuple):
@@ -56,6 +61,7 @@ class Weights(NamedTuple):
     sha256: str
     location: str  # "package:NAME" for bundled ones
     classes: tuple[str, ...]
+    palette: Palette | None = None
 
 
 def read_weights(recipe: Recipe) -> Weights:
@@ -86,7 +92,7 @@ def read_weights(recipe: Recipe) -> Weights:
         raise WeightsError(f"{location} does not fit front end {recipe.front_end.name!r}: {error}") from error
     if not 1 <= len(network.classes) <= MAX_CLASSES:
         raise WeightsError(f"{location} has {len(network.classes)} classes; a mask holds 1 to {MAX_CLASSES}")
-    return Weights(data, hashlib.sha256(data).hexdigest(), location, network.classes)
+    return Weights(data, hashlib.sha256(data).hexdigest(), location, network.classes, network.palette)
 
 
 def open_network(name: str, data: bytes) -> Network:
@@ -97,7 +103,8 @@ def open_network(name: str, data: bytes) -> Network:
         architecture = module.architecture_of(state)
         built = load_strict(lambda: module.Network(architecture), state)
         names = class_names(architecture.classes, metadata(data).get("classes", module.CLASSES))
-        return Network(built, module.PREPROCESSING, names)
+        colours = class_palette(architecture.classes, metadata(data).get("classes", module.CLASSES))
+        return Network(built, module.PREPROCESSING, names, colours)
     if found.front_end != name:
         raise WeightsError(f"they are weights of front end {found.front_end!r}")
     try:
@@ -106,13 +113,16 @@ def open_network(name: str, data: bytes) -> Network:
         raise WeightsError(str(error)) from error
     if len(found.classes) != architecture.classes:
         raise WeightsError(f"they name {len(found.classes)} classes and have {architecture.classes}")
-    return Network(load_strict(lambda: module.Network(architecture), state), found.preprocessing, found.classes)
+    if found.palette is not None and len(found.palette) != architecture.classes:
+        raise WeightsError(f"they name {len(found.palette)} colours for {architecture.classes} classes")
+    network = load_strict(lambda: module.Network(architecture), state)
+    return Network(network, found.preprocessing, found.classes, found.palette)
 
 
 def open_front_end(name: str, data: bytes, device: str = "cpu") -> FrontEnd:
     """The front end with the weights of a native file, ready to score. Raises WeightsError."""
     network = open_network(name, data)
-    return FrontEnd(network.module, network.preprocessing, device)
+    return FrontEnd(network.module, network.preprocessing, device, network.palette)
 
 
 def parse(data: bytes) -> dict[str, "Tensor"]:

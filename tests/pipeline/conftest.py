@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from pipeline import images, label, masks, plan, recipes
+from pipeline.classes import Palette
 from pipeline.config import Evaluation, Recipe
 from pipeline.scores import ScoreMap
 from pipeline.sources import REF_SCHEMA
@@ -35,6 +36,9 @@ CHROMIUM_FLAGS = (
 
 class ColourFrontEnd:
     """Scores a pixel by how near its colour is to each class's; the last class never wins."""
+
+    def __init__(self, palette: Palette | None = None) -> None:
+        self.palette = palette
 
     def score(self, photographs: Sequence[np.ndarray]) -> list[ScoreMap]:
         return [self._score(rgb.astype(np.int64)) for rgb in photographs]
@@ -94,6 +98,7 @@ def label_pictures(tmp_path: Path) -> Labeller:
         back_end: str = "argmax",
         shard_size: int = 4,
         output: str = str(tmp_path / "output"),
+        palette: Palette | None = None,
     ) -> Labelled:
         photographs, truths, rows = {}, {}, []
         for number, picture in enumerate(pictures):
@@ -110,13 +115,13 @@ def label_pictures(tmp_path: Path) -> Labeller:
             rows.append((picture.image_id, str(photograph), "", f"etag-{number}", None, truth_uri, ""))
         listing = pa.Table.from_pylist([dict(zip(REF_SCHEMA.names, row, strict=True)) for row in rows], REF_SCHEMA)
         recipe = Recipe.model_validate({"back_end": back_end})
-        document = recipes.document(recipe, Weights(b"", "0" * 64, "stub", CLASSES))
+        document = recipes.document(recipe, Weights(b"", "0" * 64, "stub", CLASSES, palette))
         recipes.write_document(output, document)
         run = plan.add_run(output, document.fingerprint, listing, shard_size, date(2026, 3, 1))
         assert run is not None
         for shard in plan.shards(output, document.fingerprint, run):
             refs = plan.read_shard(output, document.fingerprint, run, shard.number)
-            found = label.label_shard(refs, shard.number, ColourFrontEnd(), recipe, Evaluation())  # type: ignore[arg-type]
+            found = label.label_shard(refs, shard.number, ColourFrontEnd(palette), recipe, Evaluation())  # type: ignore[arg-type]
             masks.write_shard(output, document.fingerprint, run, shard.number, found)
         return Labelled(output, document.fingerprint, run, photographs, truths)
 

@@ -84,6 +84,22 @@ def test_classes_and_colours_are_those_named(tmp_path: Path) -> None:
     assert about.palette == ((1, 2, 3), (4, 5, 6), (255, 0, 0))
 
 
+def test_the_named_colours_are_those_of_masks() -> None:
+    own = ((1, 2, 3), (4, 5, 6), (7, 8, 9))
+    data = convert(torch_file(state_of(LITE, classes=3)), "x", LITE, ClassSet(("a", "b", "c"), own)).data
+    assert weights.open_network(LITE, data).palette == own
+    assert weights.open_front_end(LITE, data).palette == own
+    state = weights.parse(data)
+    about = weights.notes(data)
+    assert about is not None
+    few = weights.write(state, about.model_copy(update={"palette": own[:2]}))
+    with pytest.raises(WeightsError, match="they name 2 colours for 3 classes"):
+        weights.open_network(LITE, few)
+    wrong = weights.write(state, about.model_copy(update={"palette": ((0, 0, 256),) * 3}))
+    with pytest.raises(WeightsError, match="their notes: palette.0.2 = 256: .*less than or equal to 255"):
+        weights.open_network(LITE, wrong)
+
+
 def test_a_class_set_is_known_by_name_or_read_from_a_file(tmp_path: Path) -> None:
     assert classes.read_classes("CamVid-11") == ClassSet(CAMVID_11, PALETTES["CamVid-11"])
     assert classes.read_classes("VOC-21") == ClassSet(VOC_21, None)

@@ -1,5 +1,6 @@
 """Which images are picked, what their overlays show, and a folder of them."""
 
+import io
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline import gallery, pages, picks
+from pipeline import gallery, masks, pages, picks, report
+from pipeline.classes import palette
 from pipeline.errors import ConfigError
 from tests.pipeline.conftest import Labeller, Picture, shifted, square
 
@@ -116,6 +118,21 @@ def test_overlays_show_the_mask(label_pictures: Labeller) -> None:
     assert (
         overlay.caption == f"confidence {pages.number(overlay.pick.confidence)} · changed 0.0 % · background, red thing"
     )
+
+
+def test_the_classes_own_colours_are_in_masks_pictures_and_pages(label_pictures: Labeller, tmp_path: Path) -> None:
+    own = ((1, 2, 3), (9, 8, 250), (0, 0, 0), (4, 4, 4), (5, 5, 5))
+    labelled = label_pictures([Picture("one", square(1, 10, 10, 20), None)], palette=own)
+    (rows,) = masks.read_rows(*labelled.key)
+    with Image.open(io.BytesIO(rows["mask"][0]["bytes"].as_py())) as mask:
+        assert mask.getpalette()[:6] == [1, 2, 3, 9, 8, 250]  # type: ignore[index]
+        assert mask.getpalette()[15:18] == palette()[5].tolist()  # type: ignore[index]
+    (overlay,) = gallery.overlays(*labelled.key, picks.pick_spread(*labelled.key, limit=1))
+    assert overlay.picture is not None and overlay.picture[20, 20, 2] > 128  # blue over red
+    page = Path(gallery.write_gallery(*labelled.key, str(tmp_path / "show"), 1)).read_text()
+    assert "rgb(9, 8, 250)" in page
+    report.write_report(*labelled.key)
+    assert "rgb(9, 8, 250)" in Path(report.page(*labelled.key)).read_text()
 
 
 def test_large_photographs_are_shown_small(label_pictures: Labeller) -> None:
