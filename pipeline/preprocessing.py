@@ -10,6 +10,7 @@ from pipeline.config import Config
 from pipeline.scores import Crop, Resize, Step
 
 Triple = tuple[float, float, float]
+MOST_STRETCHED = 4  # times ``shorter`` is the most that the other side gets, so that a strip of a photograph fits
 
 
 class Preprocessing(Config):
@@ -47,7 +48,7 @@ def _resized(height: int, width: int, how: Preprocessing) -> tuple[int, int]:
     if how.longest is not None:
         scale = how.longest / max(height, width)
     elif how.shorter is not None:
-        scale = how.shorter / min(height, width)
+        scale = min(how.shorter / min(height, width), MOST_STRETCHED * how.shorter / max(height, width))
     else:
         return height, width
     return max(1, round(height * scale)), max(1, round(width * scale))

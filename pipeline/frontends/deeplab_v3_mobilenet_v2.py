@@ -47,7 +47,7 @@ class Network(nn.Module):
         super().__init__()
         trunk = MobileNetV2(architecture.width)
         self.stem, self.blocks = trunk.stem, trunk.blocks
-        self.head = Head(trunk.channels, architecture.classes)
+        self.head = Head(trunk.channels[-1], architecture.classes)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.stem(x)

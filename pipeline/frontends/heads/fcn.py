@@ -127,7 +127,8 @@ def cropped(y: Tensor, offset: int, like: Tensor) -> Tensor:
 
 def architecture_of(state: Mapping[str, Tensor], architecture: type[A]) -> A:
     """The architecture of FCN weights that carry no notes."""
-    trunk = trunk_of(state, "trunk.")
-    score = state.get("score_fr.weight" if trunk == "vgg16" else "head.score5.weight")
-    width = state["fc7.weight"].shape[0] / 4096 if "fc7.weight" in state else 1.0
-    return architecture(classes=21 if score is None else score.shape[0], trunk=trunk, width=width)
+    if "score_fr.weight" in state:
+        classes, wide = state["score_fr.weight"].shape[:2]
+        return architecture(classes=classes, width=wide / 4096)
+    score = state.get("head.score5.weight")
+    return architecture(classes=21 if score is None else score.shape[0], **trunk_of(state, "trunk."))

@@ -1,4 +1,4 @@
-"""MobileNetV2 (Sandler et al. 2018, Table 2) of any width, dilated to output stride 8.
+"""MobileNetV2 (Sandler et al. 2018, Table 2) of any width, dilated to an output stride.
 
 Batch norm is folded into the convolutions; padding is TensorFlow's SAME.
 """
@@ -17,7 +17,7 @@ STAGES = (  # expand, channels, repeats, stride
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-OUTPUT_STRIDE = 8
+TAPS = (5, 12, 16)  # the last blocks at strides 8, 16 and 32
 
 
 def scaled(channels: int, width: float) -> int:
@@ -70,29 +70,32 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """float32 [N, 3, H, W] -> features [N, C, ceil(H/8), ceil(W/8)]; strides past 8 become dilations."""
+    """float32 [N, 3, H, W] -> the features at strides 8, 16 and 32; those past the output stride become dilations."""
 
-    def __init__(self, width: float) -> None:
+    def __init__(self, width: float, output_stride: int = 8) -> None:
         super().__init__()
         channels = scaled(32, width)
         self.stem = SameConv(3, channels, 3, 2, limit=6.0)
-        blocks, reached, dilation = [], 2, 1
+        blocks, outs, reached, dilation = [], [], 2, 1
         for expand, nominal, repeats, stage_stride in STAGES:
             out = scaled(nominal, width)
             for repeat in range(repeats):
                 stride = stage_stride if repeat == 0 else 1
                 # A block that gives up its stride keeps the dilation so far; the blocks after it get twice that.
                 own_dilation = dilation
-                if stride == 2 and reached == OUTPUT_STRIDE:
+                if stride == 2 and reached == output_stride:
                     stride, dilation = 1, dilation * 2
                 reached *= stride
                 blocks.append(InvertedResidual(channels, out, expand, stride, own_dilation))
                 channels = out
+                outs.append(out)
         self.blocks = nn.ModuleList(blocks)
-        self.channels = channels
+        self.channels = tuple(outs[index] for index in TAPS)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.stem(x)
-        for block in self.blocks:
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features, y = [], self.stem(x)
+        for index, block in enumerate(self.blocks):
             y = block(y)
-        return y
+            if index in TAPS:
+                features.append(y)
+        return features
