@@ -3,7 +3,7 @@
 import hashlib
 import json
 from difflib import get_close_matches
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -44,7 +44,20 @@ class Source(Config):
         return value
 
 
-class FrontEnd(Config):
+class Inference(Config):
+    """How often a photograph goes through the network; what it gives is averaged."""
+
+    scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field(
+        (1.0,), min_length=1, description="Scores at these multiples of the size that the network is used to."
+    )
+    flip: bool = Field(False, description="Scores the mirror image too.")
+    window: int | None = Field(
+        None, ge=64, description="Scores larger photographs in overlapping windows of so many pixels a side."
+    )
+    overlap: float = Field(0.25, ge=0, le=0.9, description="The share of a window that the next one sees too.")
+
+
+class FrontEnd(Inference):
     """The front end: image -> class scores."""
 
     name: str = Field("fcn8s_lite", description="A module of pipeline.frontends.")
@@ -91,7 +104,9 @@ class Recipe(Config):
     def fingerprint(self, weights_sha256: str) -> str:
         """16 hex digits that change with anything that changes a mask; where the weights lie does not count."""
         content = self.model_dump(mode="json")
-        content["front_end"] = {"name": self.front_end.name, "weights_sha256": weights_sha256}
+        # Scoring once has no keys, as before there were more ways.
+        inference = self.front_end.model_dump(mode="json", exclude={"name", "weights"}, exclude_defaults=True)
+        content["front_end"] = {"name": self.front_end.name, "weights_sha256": weights_sha256, **inference}
         content["revision"] = REVISION
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -26,10 +26,14 @@ class Preprocessing(Config):
     pad_to: int = Field(1, ge=1, description="Pad either side to at least so many pixels.")
 
 
-def prepare(rgb: np.ndarray, how: Preprocessing) -> tuple[np.ndarray, tuple[Step, ...]]:
-    """uint8 [H, W, 3] -> (float32 [3, H', W'], the steps from scores of that size to scores of (H, W))."""
+def prepare(rgb: np.ndarray, how: Preprocessing, scale: float = 1.0) -> tuple[np.ndarray, tuple[Step, ...]]:
+    """uint8 [H, W, 3] -> (float32 [3, H', W'], the steps from scores of that size to scores of (H, W)).
+
+    The size that the network is used to is multiplied by ``scale``.
+    """
     height, width = rgb.shape[:2]
-    inner = _resized(height, width, how)
+    rows, columns = _used_to(height, width, how)
+    inner = max(1, round(rows * scale)), max(1, round(columns * scale))
     if inner != (height, width):
         rgb = np.asarray(Image.fromarray(rgb).resize(inner[::-1], Image.Resampling.BILINEAR))
     padded = max(inner[0], how.pad_to), max(inner[1], how.pad_to)
@@ -42,7 +46,8 @@ def prepare(rgb: np.ndarray, how: Preprocessing) -> tuple[np.ndarray, tuple[Step
     return canvas, steps if inner == (height, width) else (*steps, Resize(height, width, how.align_corners))
 
 
-def _resized(height: int, width: int, how: Preprocessing) -> tuple[int, int]:
+def _used_to(height: int, width: int, how: Preprocessing) -> tuple[float, float]:
+    """The size at which the network is used to a photograph of this one, not rounded."""
     if how.size is not None:
         return how.size
     if how.longest is not None:
@@ -51,4 +56,4 @@ def _resized(height: int, width: int, how: Preprocessing) -> tuple[int, int]:
         scale = min(how.shorter / min(height, width), MOST_STRETCHED * how.shorter / max(height, width))
     else:
         return height, width
-    return max(1, round(height * scale)), max(1, round(width * scale))
+    return height * scale, width * scale

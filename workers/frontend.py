@@ -25,7 +25,7 @@ class FrontEndWorker:
         torch.set_num_threads(1)
         device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
         self._recipe = recipe
-        self._front_end = open_front_end(recipe.front_end.name, weights, device)
+        self._front_end = open_front_end(recipe.front_end.name, weights, device, recipe.front_end)
 
     def ready(self) -> str:
         """The node it runs on, once it can work."""

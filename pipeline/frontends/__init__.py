@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
+from pipeline import inference
 from pipeline.classes import Palette
-from pipeline.config import Config
+from pipeline.config import Config, Inference
 from pipeline.errors import ConfigError
 from pipeline.preprocessing import Preprocessing, prepare
 from pipeline.scores import ScoreMap, probable
@@ -61,11 +62,16 @@ class FrontEnd:
     """A network with its weights on a device, ready to score photographs. It takes the network over and changes it."""
 
     def __init__(
-        self, network: Any, preprocessing: Preprocessing, device: str = "cpu", palette: Palette | None = None
+        self,
+        network: Any,
+        preprocessing: Preprocessing,
+        device: str = "cpu",
+        palette: Palette | None = None,
+        how: Inference | None = None,
     ) -> None:
         import torch
 
-        self.palette = palette
+        self.palette, self._how = palette, how or Inference()
         self._preprocessing, self._device = preprocessing, device
         network = network.eval()
         if getattr(network, "foldable", True):
@@ -74,14 +80,23 @@ class FrontEnd:
         self._network: Any = _fast_on_one_core(network) if device == "cpu" else network
 
     def score(self, photographs: Sequence[np.ndarray]) -> list[ScoreMap]:
-        """The score map of each photograph (uint8 [H, W, 3]).
+        """The score map of each photograph (uint8 [H, W, 3])."""
+        once = [inference.once(rgb.shape[:2], self._how) for rgb in photographs]
+        scored = iter(self._score([rgb for rgb, alone in zip(photographs, once, strict=True) if alone], 1.0))
+        return [
+            next(scored) if alone else inference.merged(rgb, self._score, self._how)
+            for rgb, alone in zip(photographs, once, strict=True)
+        ]
+
+    def _score(self, photographs: Sequence[np.ndarray], scale: float) -> list[ScoreMap]:
+        """The score map of each photograph, each scored once.
 
         On a GPU those of one size go through the network together; on a CPU each goes alone and stays in its caches.
         Of a network that ends at full size only the planes of labels that are somewhere probable are sent.
         """
         import torch
 
-        prepared = [prepare(rgb, self._preprocessing) for rgb in photographs]
+        prepared = [prepare(rgb, self._preprocessing, scale) for rgb in photographs]
         groups = defaultdict(list)
         for index, (tensor, _) in enumerate(prepared):
             groups[index if self._device == "cpu" else tensor.shape].append(index)

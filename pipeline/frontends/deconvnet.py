@@ -16,6 +16,7 @@ from pipeline import frontends
 from pipeline.frontends.heads.fcn import CAFFE
 from pipeline.frontends.trunks import he, scaled
 from pipeline.frontends.trunks.vgg16 import STAGES
+from pipeline.inference import starts
 from pipeline.scores import Step
 
 WEIGHTS = None
@@ -124,15 +125,9 @@ def windows(height: int, width: int, shares: tuple[float, ...]) -> list[tuple[in
     return [
         (top, left, rows, columns)
         for rows, columns in large
-        for top in _starts(height, rows)
-        for left in _starts(width, columns)
+        for top in starts(height, rows, overlap=0.5)
+        for left in starts(width, columns, overlap=0.5)
     ]
-
-
-def _starts(length: int, window: int) -> list[int]:
-    """Where windows begin so that they cover a side, at most half a window apart."""
-    count = math.ceil(2 * (length - window) / window) + 1
-    return [round(index * (length - window) / max(1, count - 1)) for index in range(count)]
 
 
 def architecture_of(state: Mapping[str, Tensor]) -> Architecture:

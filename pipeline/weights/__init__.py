@@ -14,7 +14,7 @@ from pydantic import Field
 
 from pipeline import frontends, storage
 from pipeline.classes import Palette, class_names, class_palette
-from pipeline.config import Config, Recipe, checked
+from pipeline.config import Config, Inference, Recipe, checked
 from pipeline.errors import ConfigError, StorageError, WeightsError
 from pipeline.frontends import FrontEnd
 from pipeline.preprocessing import Preprocessing
@@ -119,10 +119,10 @@ def open_network(name: str, data: bytes) -> Network:
     return Network(network, found.preprocessing, found.classes, found.palette)
 
 
-def open_front_end(name: str, data: bytes, device: str = "cpu") -> FrontEnd:
+def open_front_end(name: str, data: bytes, device: str = "cpu", how: Inference | None = None) -> FrontEnd:
     """The front end with the weights of a native file, ready to score. Raises WeightsError."""
     network = open_network(name, data)
-    return FrontEnd(network.module, network.preprocessing, device, network.palette)
+    return FrontEnd(network.module, network.preprocessing, device, network.palette, how)
 
 
 def parse(data: bytes) -> dict[str, "Tensor"]:

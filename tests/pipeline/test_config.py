@@ -177,6 +177,8 @@ def test_a_job_cannot_be_changed() -> None:
 
 ALTERED: list[dict[str, Any]] = [
     {"front_end": "deeplab_v3_mobilenet_v2"},
+    *({"front_end": {name: value}} for name, value in {
+        "scales": [1, 0.5], "flip": True, "window": 512, "overlap": 0.5}.items()),
     {"back_end": "argmax"},
     {"max_side": 512},
     {"max_pixels": 5},
@@ -212,6 +214,7 @@ def test_the_fingerprint_changes_with_the_revision(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("content", [
     {"front_end": {"name": "fcn8s_lite", "weights": "/elsewhere/w.safetensors"}},
     {"front_end": "fcn8s_lite"},
+    {"front_end": {"scales": [1], "flip": False, "window": None, "overlap": 0.25}},
     {"back_end": "densecrf"},
     {"back_end": {"name": "densecrf", "parameters": {"bilateral_xy_std": 67, "iterations": 10}}},
     {"max_side": 1024},
