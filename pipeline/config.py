@@ -180,6 +180,11 @@ def load_job(job_file: str | None, overrides: dict[str, Any]) -> LabelJob:
 
     Raises ConfigError with the key, the value and what is allowed.
     """
+    return load(LabelJob, job_file, overrides)
+
+
+def load(model: type[M], job_file: str | None, overrides: dict[str, Any]) -> M:
+    """A job of any kind, as `load_job`."""
     content: Any = {}
     if job_file is not None:
         try:
@@ -191,7 +196,7 @@ def load_job(job_file: str | None, overrides: dict[str, Any]) -> LabelJob:
             raise ConfigError(f"{job_file} is not YAML: {problem}{line}") from error
         if not isinstance(content, dict):
             raise ConfigError(f"{job_file} holds no mapping; a job starts with 'source:' and 'output:'")
-    return checked(LabelJob, _overlay(content, overrides), job_file or "the command line")
+    return checked(model, _overlay(content, overrides), job_file or "the command line")
 
 
 def checked(model: type[M], content: Any, where: str) -> M:
@@ -208,8 +213,8 @@ def _overlay(base: Any, over: dict[str, Any]) -> dict[str, Any]:
     for key, value in over.items():
         if isinstance(value, dict):
             current = merged.get(key)
-            if key in ("source", "front_end", "back_end") and isinstance(current, str):
-                current = {"location" if key == "source" else "name": current}
+            if key in ("source", "val", "front_end", "back_end") and isinstance(current, str):
+                current = {"location" if key in ("source", "val") else "name": current}
             if any(leaf is not None for leaf in value.values()) and (current is None or isinstance(current, dict)):
                 merged[key] = _overlay(current, value)
         elif value is not None:

@@ -75,7 +75,7 @@ def full_logits(scores: ScoreMap) -> np.ndarray:
     logits = scores.logits.astype(np.float32)
     if not scores.steps:
         return logits
-    rows, columns = (_axis_matrix(logits.shape[1 + axis], scores.steps, axis) for axis in (0, 1))
+    rows, columns = (axis_matrix(logits.shape[1 + axis], scores.steps, axis) for axis in (0, 1))
     return rows @ (logits @ columns.T)
 
 
@@ -99,7 +99,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _axis_matrix(length: int, steps: tuple[Step, ...], axis: int) -> np.ndarray:
+def axis_matrix(length: int, steps: tuple[Step, ...], axis: int) -> np.ndarray:
     """All steps along one axis as one float32 matrix [out, length]."""
     matrix = np.eye(length, dtype=np.float64)
     for step in steps:

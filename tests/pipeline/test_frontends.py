@@ -42,6 +42,7 @@ PARAMETERS = [
     ("deeplab_v3", {"auxiliary": True, "trunk": "resnet101"}, 60_996_202),
     ("deeplab_v3", {"auxiliary": True, "trunk": "mobilenet_v3"}, 11_029_328),
     ("lraspp", {}, 3_221_538),
+    ("upernet_lite", {}, 3_155_141),
 ]
 WITH_AND_WITHOUT_NORM = ("segnet_basic", "fcn8s_lite")
 ON_ANY_TRUNK = ("fcn32s", "fcn16s", "fcn8s", "fcn_resnet", "deeplab_v1", "deeplab_v2", "deeplab_v3")
@@ -60,6 +61,8 @@ def narrow(name: str, classes: int = 21, **varied: Any) -> Any:
     width = WIDTHS.get(varied.get("trunk", name), 1 / 16)
     if "width" in architecture.model_fields and varied.get("trunk") != "efficientnet_lite0":
         varied["width"] = width
+    if "head" in architecture.model_fields:
+        varied["head"] = 8
     return architecture(classes=classes, **varied)
 
 

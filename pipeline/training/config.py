@@ -1,0 +1,75 @@
+"""The training job's model."""
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from pipeline import storage
+from pipeline.config import Config, Source
+
+
+class Augmentation(Config):
+    """How a training photograph is varied."""
+
+    scale: tuple[float, float] = Field((0.5, 2.0), description="The least and the largest random scale.")
+    flip: bool = True
+    colour: float = Field(0.3, ge=0, le=1, description="Strength of the jitter of brightness, contrast, saturation.")
+    paste: float = Field(0.0, ge=0, le=1, description="Share of photographs that get a rare object pasted in.")
+
+
+class Optimisation(Config):
+    """How the weights move."""
+
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(1e-3, gt=0, description="The largest learning rate.")
+    init_lr: float = Field(0.3, ge=0, le=1, description="What tensors taken from --init learn at, as a share of lr.")
+    freeze: tuple[str, ...] = Field((), description="Prefixes of tensors that do not learn, such as trunk.stem.")
+    weight_decay: float = Field(0.01, ge=0)
+    schedule: Literal["poly", "cosine"] = "poly"
+    warmup: float = Field(0.03, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
+    clip: float = Field(5.0, gt=0, description="The gradient's largest norm.")
+    ema: float = Field(0.995, ge=0, lt=1, description="Decay of the weights' moving average, which is the result.")
+    class_weights: Literal["none", "median_frequency"] = "none"
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: whichever is faster here.")
+
+
+class TrainJob(Config):
+    """One training: the whole job file."""
+
+    source: Source
+    output: str
+    val: Source | None = Field(None, description="The validation set; a held-out share of the source if left out.")
+    val_share: float = Field(0.1, gt=0, lt=1, description="The share that is held out.")
+    front_end: str = Field("fcn8s_lite", description="A module of pipeline.frontends.")
+    architecture: dict[str, Any] = Field(default_factory=dict, description="The front end's Architecture, in part.")
+    preprocessing: dict[str, Any] = Field(default_factory=dict, description="The front end's Preprocessing, in part.")
+    classes: str | None = Field(None, description="A class set, a file with a name a line, or a count.")
+    void: int = Field(255, ge=0, le=255, description="The truth's id for pixels that do not count.")
+    init: str | None = Field(None, description="Native weights to start from, or imagenet.")
+    size: int = Field(320, ge=32, le=4096, description="The side of the crops that are trained on, in pixels.")
+    batch: int = Field(8, ge=1)
+    epochs: int = Field(30, ge=1)
+    sample_rare: bool = Field(True, description="Draw photographs with rare classes more often.")
+    augmentation: Augmentation = Augmentation()
+    optimisation: Optimisation = Optimisation()
+    validate_every: int = Field(1, ge=1, description="Epochs between two looks at the validation set.")
+    patience: int | None = Field(None, ge=1, description="Stop after so many validations without a better mIoU.")
+    keep: Literal["best", "last"] = Field("best", description="Which weights are the result, by validation mIoU.")
+    checkpoint_minutes: float = Field(5.0, gt=0)
+    max_failure_rate: float = Field(0.05, ge=0, le=1, description="Unreadable photographs are left out up to this.")
+    half: bool = Field(False, description="Write the weights as float16.")
+    seed: int = Field(0, ge=0)
+    threads: int | None = Field(None, ge=1, description="Cores to use; all if left out.")
+    device: str | None = Field(None, description="cpu or cuda; cuda where there is one if left out.")
+
+    @field_validator("source", "val", mode="before")
+    @classmethod
+    def _by_location(cls, value: Any) -> Any:
+        return {"location": value} if isinstance(value, str) else value
+
+    @field_validator("output")
+    @classmethod
+    def _not_empty(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("an output folder or URL is needed")
+        return storage.absolute(value)

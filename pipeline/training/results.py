@@ -1,0 +1,159 @@
+"""What a training writes: weights, their model card, the history and its curves."""
+
+import hashlib
+import json
+import platform
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from pipeline import storage, weights
+from pipeline.training.config import TrainJob
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pipeline.training.checkpoint import Position
+    from pipeline.training.loop import Prepared
+
+MODEL, BEST, CARD, HISTORY, CURVES = "model.safetensors", "best.safetensors", "card.md", "history.jsonl", "curves.html"
+
+
+class Trained(BaseModel):
+    """What a training has come to. mIoU is of the weights written, raw, over the classes with truth."""
+
+    model_config = ConfigDict(frozen=True)
+
+    weights: str
+    card: str
+    sha256: str
+    epochs: int
+    steps: int
+    seconds: float
+    miou: float | None
+    classes: int | None
+
+
+def write_weights(job: TrainJob, prepared: "Prepared", network: "nn.Module", miou: float | None, name: str) -> bytes:
+    """The network's weights as a native file under that name in the output; its bytes."""
+    kind = torch.float16 if job.half else torch.float32
+    state = {
+        key: tensor.detach().cpu().to(kind if tensor.is_floating_point() else tensor.dtype)
+        for key, tensor in network.state_dict().items()
+        if key.rpartition(".")[2] != weights.BATCH_COUNTER
+    }
+    began = prepared.start
+    about = weights.Notes(
+        front_end=job.front_end,
+        architecture=began.architecture,
+        preprocessing=began.preprocessing,
+        classes=prepared.classes.names,
+        palette=prepared.classes.palette,
+        measured={} if miou is None else {"validation set": round(miou, 4)},
+        source=f"densemask train, {len(prepared.train)} images of {storage.public(job.source.location)}",
+    )
+    data = weights.write(state, about)
+    storage.put(storage.join(job.output, name), data)
+    return data
+
+
+def write_history(job: TrainJob, history: list[dict[str, Any]]) -> None:
+    """The history as JSON lines, a row an epoch."""
+    lines = "".join(json.dumps(row) + "\n" for row in history)
+    storage.put(storage.join(job.output, HISTORY), lines.encode())
+
+
+def write(job: TrainJob, prepared: "Prepared", network: "nn.Module", position: "Position") -> Trained:
+    """Writes the weights with their card and the curves; the weights last, so that they are there when all is."""
+    place = storage.join(job.output, MODEL)
+    rows = [row for row in position.history if row.get("miou") is not None]
+    if job.keep == "best" and rows:
+        data = storage.read(storage.join(job.output, BEST))
+        row = max(rows, key=lambda row: row["miou"])
+    else:
+        row = rows[-1] if rows else {}
+        data = write_weights(job, prepared, network, row.get("miou"), BEST)
+    trained = Trained(
+        weights=place,
+        card=storage.join(job.output, CARD),
+        sha256=hashlib.sha256(data).hexdigest(),
+        epochs=len(position.history),
+        steps=position.step,
+        seconds=round(position.seconds, 1),
+        miou=row.get("miou"),
+        classes=row.get("classes"),
+    )
+    storage.put(storage.join(job.output, CURVES), curves(position.history))
+    storage.put(trained.card, card(job, prepared, trained, row, position, len(data)).encode())
+    storage.put(place, data)
+    return trained
+
+
+def curves(history: list[dict[str, Any]]) -> bytes:
+    """Loss and mIoU by epoch, as a page that needs nothing else."""
+    import plotly.graph_objects as go
+
+    epochs = [row["epoch"] for row in history]
+    seen = [row for row in history if row.get("miou") is not None]
+    figure = go.Figure()
+    figure.add_scatter(x=epochs, y=[row["loss"] for row in history], name="training loss")
+    figure.add_scatter(
+        x=[row["epoch"] for row in seen], y=[row["miou"] for row in seen], name="validation mIoU", yaxis="y2"
+    )
+    figure.update_layout(
+        xaxis_title="epoch", yaxis_title="loss", yaxis2={"title": "mIoU", "overlaying": "y", "side": "right"}
+    )
+    return figure.to_html(include_plotlyjs=True).encode()
+
+
+def card(
+    job: TrainJob, prepared: "Prepared", trained: Trained, row: dict[str, Any], position: "Position", size: int
+) -> str:
+    """The model card: what was trained, on what, how, and what came of it."""
+    began, how = prepared.start, job.optimisation
+    parameters = sum(parameter.numel() for parameter in began.network.parameters())
+    sizes = f"{len(prepared.train)} images trained on, {len(prepared.val)} validated on"
+    val = "a held-out share of the same source" if job.val is None else storage.public(job.val.location)
+    chosen = "the best of the validation set, so its mIoU flatters" if job.keep == "best" else "the last epoch's"
+    facts = [
+        ("Front end", f"`{job.front_end}` {json.dumps(began.architecture)}, {parameters:,} parameters"),
+        ("File", f"{size / 1e6:.1f} MB, {'float16' if job.half else 'float32'}, sha256 `{trained.sha256}`"),
+        ("Data", f"{storage.public(job.source.location)} (split {job.source.split}); {sizes}; validation: {val}"),
+        ("Initialised from", began.note),
+        ("Trained", f"{trained.epochs} epochs of {trained.steps // max(1, trained.epochs)} steps, batch {job.batch}, "
+                    f"crops of {job.size}, {how.optimiser}, {how.schedule} schedule from {how.lr}, seed {job.seed}"),
+        ("Machine", f"{platform.machine()}, {torch.get_num_threads()} threads, {position.precision}, "
+                    f"torch {torch.__version__}, {trained.seconds / 60:.0f} minutes"),
+        ("Weights", f"the moving average of the weights, {chosen}"),
+        ("Result, raw", f"mIoU {_figure(trained.miou)} over {trained.classes} classes with truth, "
+                        f"pixel accuracy {_figure(row.get('pixel_accuracy'))}"),
+    ]  # fmt: skip
+    ious = row.get("iou") or [None] * len(prepared.classes.names)
+    images = (prepared.train.pixels > 0).sum(0)
+    lines = [
+        f"# Model card: {job.front_end}, {len(prepared.classes.names)} classes",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in facts),
+        "",
+        "| class | training images | IoU |",
+        "|---|---|---|",
+        *(
+            f"| {name} | {count} | {_figure(iou)} |"
+            for name, count, iou in zip(prepared.classes.names, images, ious, strict=True)
+        ),
+        "",
+        "The job:",
+        "",
+        "```json",
+        job.model_dump_json(indent=2, exclude_defaults=True),
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
