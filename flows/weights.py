@@ -1,6 +1,7 @@
 """The commands about weights: bring a checkpoint in, and say what there is."""
 
 import json
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
@@ -14,7 +15,6 @@ from pipeline.weights import hugging_face
 from pipeline.weights.convert import Converted, convert
 
 MOST_SHOWN = 6
-NAME_WIDTH = 26  # the longest name of a front end, and some
 
 
 def convert_checkpoint(
@@ -44,15 +44,20 @@ def show_models(as_json: bool) -> None:
     if as_json:
         print(json.dumps([model.model_dump(mode="json") for model in known]))
         return
+    Console(highlight=False).print(listing(known))
+
+
+def listing(known: Sequence[Model]) -> Table:
+    """The models as a table for 80 columns and more."""
     table = Table(box=box.SIMPLE)
-    table.add_column("front end", min_width=NAME_WIDTH)
+    table.add_column("front end")
     for head in ("classes", "parameters", "stride"):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("mIoU")
-    table.add_column("weights")
+    table.add_column("weights", no_wrap=True)
     for model in known:
         table.add_row(*_cells(model))
-    Console(highlight=False).print(table)
+    return table
 
 
 def show_weights(location: str, as_json: bool) -> None:
@@ -94,7 +99,7 @@ def _lines(converted: Converted) -> list[tuple[str, str]]:
     ]
 
 
-def _few(names: "list[str] | tuple[str, ...]") -> str:
+def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:MOST_SHOWN]) + (", ..." if len(names) > MOST_SHOWN else "")
 
 
@@ -107,5 +112,5 @@ def _cells(model: Model) -> list[str]:
         f"{model.parameters:,}",
         str(model.stride),
         ", ".join(f"{miou:.3f} ({data})" for data, miou in model.measured.items()),
-        model.weights,
+        model.weights.replace(" or ", " or\n"),
     ]

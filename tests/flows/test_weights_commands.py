@@ -1,3 +1,4 @@
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -5,10 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import Result
+from rich.console import Console
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.weights import listing
 from pipeline import frontends, weights
+from pipeline.catalogue import Model
 from tests.pipeline.checkpoints import torch_file
 
 LITE = "fcn8s_lite"
@@ -103,8 +107,11 @@ def test_models_lists_every_front_end(tmp_path: Path) -> None:
     lite = listed[LITE]
     assert (lite["classes"], lite["parameters"], lite["stride"], lite["weights"]) == (21, 2_949_095, 8, "bundled")
     assert listed["deeplab_v3_mobilenet_v2"]["architecture"] == {"classes": 21, "width": 0.5}
-    table = run("models").stdout
-    assert all(name in table for name in frontends.names())
+    page = Console(width=80, record=True, file=io.StringIO())
+    page.print(listing([Model(**model) for model in listed.values()]))
+    lines = page.export_text().splitlines()
+    assert all(any(line.split()[:1] == [name] for line in lines) for name in frontends.names())
+    assert any("2,949,095" in line and "bundled" in line for line in lines)
 
 
 def test_weights_without_notes_say_nothing_of_themselves(tmp_path: Path) -> None:

@@ -1,3 +1,6 @@
+import math
+import re
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -27,6 +30,20 @@ FULL_SIZE: list[tuple[str, str, Shapes]] = [
     ("caffe_fcn", "fcn32s", published.caffe_2015("fcn32s")),
     ("caffe_fcn", "fcn16s", published.caffe_2015("fcn16s")),
     ("caffe_fcn", "fcn8s", published.caffe_2015("fcn8s") | {"inference1.0": (1, 1, 21, 21)}),
+    ("torchvision", "fcn_resnet", published.torchvision("fcn_resnet50")),
+    ("torchvision", "fcn_resnet", published.torchvision("fcn_resnet101")),
+    ("torchvision", "deeplab_v3", published.torchvision("deeplabv3_resnet50")),
+    ("torchvision", "deeplab_v3", published.torchvision("deeplabv3_resnet101", classes=7)),
+    ("torchvision", "deeplab_v3", published.torchvision("deeplabv3_mobilenet_v3_large")),
+    ("torchvision", "lraspp", published.torchvision("lraspp_mobilenet_v3_large")),
+    ("kazuto1011", "deeplab_v2", published.kazuto1011()),
+    ("kazuto1011", "deeplab_v2", published.kazuto1011("", classes=182)),
+    ("isht7", "deeplab_v2", published.isht7()),
+    ("isht7", "deeplab_v2", published.isht7("")),
+    ("caffe_deeplab_vgg", "deeplab_v1", published.caffe_deeplab_vgg("deeplab_v1")),
+    ("caffe_deeplab_vgg", "deeplab_v2", published.caffe_deeplab_vgg("deeplab_v2")),
+    ("caffe_deeplab_resnet", "deeplab_v2", published.caffe_deeplab_resnet()),
+    ("caffe_deconvnet", "deconvnet", published.caffe_deconvnet()),
     ("caffe_segnet", "segnet", published.caffe_segnet("segnet")),
     ("caffe_segnet", "segnet", published.caffe_segnet("segnet", classes=21)),
     ("caffe_segnet", "segnet_basic", published.caffe_segnet("segnet_basic")),
@@ -45,9 +62,12 @@ def one_thread() -> Iterator[None]:
 def test_a_published_checkpoint_at_full_size_is_recognised_and_fills_the_network(
     layout: str, front_end: str, shapes: Shapes
 ) -> None:
-    tensors = {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}
+    tensors = {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
     assert layouts.recognise(tensors, front_end) == layout
-    state, left_over = layouts.load(layout).translate(tensors)
+    assert [name for name in layouts.names() if layouts.load(name).fits(tensors)] == [layout]
+    state, left_over = layouts.load(layout).translate(
+        {name: tensor for name, tensor in tensors.items() if COUNTER not in name}
+    )
     module = frontends.load(front_end)
     with torch.device("meta"):
         network = module.Network(module.architecture_of(state))
@@ -216,6 +236,121 @@ def test_a_norm_that_one_layer_lacks_is_missing() -> None:
     del layers["conv3_bn"]
     with pytest.raises(WeightsError, match=r"conv3_bn.weight is missing; conv3_bn.bias is missing; .*\(and \d more\)$"):
         convert(caffemodel(layers), "segnet.caffemodel", "segnet_basic")
+
+
+TORCHVISION = [
+    ("fcn_resnet50", 35_322_218),
+    ("fcn_resnet101", 54_314_346),
+    ("deeplabv3_resnet50", 42_004_074),
+    ("deeplabv3_resnet101", 60_996_202),
+    ("deeplabv3_mobilenet_v3_large", 11_029_328),
+    ("lraspp_mobilenet_v3_large", 3_221_538),
+]
+
+
+@pytest.mark.parametrize(("model", "count"), TORCHVISION)
+def test_the_table_of_torchvisions_names_has_its_number_of_parameters(model: str, count: int) -> None:
+    shapes = {name: shape for name, shape in published.torchvision(model).items() if "running" not in name}
+    assert sum(math.prod(shape) for name, shape in shapes.items() if COUNTER not in name) == count
+
+
+@pytest.mark.parametrize(
+    ("front_end", "varied"), [("fcn_resnet", {}), ("deeplab_v3", {"auxiliary": True}), ("lraspp", {"width": 1.0})]
+)
+def test_torchvision(front_end: str, varied: dict[str, object]) -> None:
+    state = random_state(front_end, **varied)
+    data = torch_file({"model": {f"module.{name}": tensor for name, tensor in state.items()}, "args": Namespace(lr=1)})
+    converted = convert(data, "model_29.pth", front_end)
+    assert converted.layout == "torchvision"
+    assert_same(front_end, state, converted, **varied)
+    assert converted.notes.preprocessing.shorter == 520 and converted.notes.preprocessing.channels == "rgb"
+
+
+@pytest.mark.parametrize("wrapper", ["", "base."])
+def test_kazuto1011(wrapper: str) -> None:
+    state = random_state("deeplab_v2", trunk="resnet50")
+    data = torch_file({f"{wrapper}{name}": tensor for name, tensor in state.items() if COUNTER not in name})
+    converted = convert(data, "deeplabv2_resnet101_msc-vocaug-20000.pth", "deeplab_v2")
+    assert converted.layout == "kazuto1011"
+    assert_same("deeplab_v2", state, converted, trunk="resnet50")
+
+
+def named_by_isht7(name: str) -> str:
+    for ours, theirs in (
+        ("layer1.conv1.conv.", "conv1."), ("layer1.conv1.bn.", "bn1."), ("aspp.c", "layer5.conv2d_list."),
+        ("reduce.conv.", "conv1."), ("conv3x3.conv.", "conv2."), ("increase.conv.", "conv3."), ("reduce.bn.", "bn1."),
+        ("conv3x3.bn.", "bn2."), ("increase.bn.", "bn3."), ("shortcut.conv.", "downsample.0."),
+        ("shortcut.bn.", "downsample.1."),
+    ):  # fmt: skip
+        name = name.replace(ours, theirs)
+    return re.sub(r"^layer(\d)\.block(\d+)", lambda found: f"layer{int(found[1]) - 1}.{int(found[2]) - 1}", name)
+
+
+@pytest.mark.parametrize("wrapper", ["", "Scale."])
+def test_isht7_and_speedinghzl(wrapper: str) -> None:
+    state = random_state("deeplab_v2", trunk="resnet50")
+    data = torch_file({f"{wrapper}{named_by_isht7(name)}": tensor for name, tensor in state.items()})
+    converted = convert(data, "MS_DeepLab_resnet_trained_VOC.pth", "deeplab_v2")
+    assert converted.layout == "isht7"
+    assert set(converted.left_over.values()) == {"a counter of training batches"}
+    assert_same("deeplab_v2", state, converted, trunk="resnet50")
+    assert converted.notes.preprocessing.channels == "bgr"
+
+
+@pytest.mark.parametrize("front_end", ["deeplab_v1", "deeplab_v2"])
+def test_caffe_deeplab_on_vgg(front_end: str) -> None:
+    state = random_state(front_end, trunk="vgg16")
+    blobs = blobs_of(state, lambda layer: layer.replace("fc8", "fc8_voc12"))
+    converted = convert(caffemodel(blobs, 1), "train_iter_6000.caffemodel", front_end)
+    assert converted.layout == "caffe_deeplab_vgg"
+    assert_same(front_end, state, converted, trunk="vgg16")
+
+
+def resnet_layers(state: State, seen: float) -> dict[str, list[np.ndarray]]:
+    """Caffe's layers: statistics are sums over a moving window of ``seen`` batches."""
+    layers: dict[str, list[np.ndarray]] = {}
+    for name in [name.removesuffix(".conv.weight") for name in state if name.endswith(".conv.weight")]:
+        if name == "layer1.conv1":
+            kinds = ["conv1", "bn_conv1", "scale_conv1"]
+        else:
+            layer, block, part = name.split(".")
+            number, stage = int(block.removeprefix("block")), layer.removeprefix("layer")
+            letter = "a" if number == 1 else f"b{number - 1}" if stage in "34" else "abc"[number - 1]
+            branch = {"reduce": "2a", "conv3x3": "2b", "increase": "2c", "shortcut": "1"}[part]
+            kinds = [f"{kind}{stage}{letter}_branch{branch}" for kind in ("res", "bn", "scale")]
+        sums = [state[f"{name}.bn.{statistic}"].numpy() * seen for statistic in ("running_mean", "running_var")]
+        layers[kinds[0]] = [state[f"{name}.conv.weight"].numpy()]
+        layers[kinds[1]] = [*sums, np.array([seen], np.float32)]
+        layers[kinds[2]] = [state[f"{name}.bn.{kind}"].numpy() for kind in ("weight", "bias")]
+    for branch in range(4):
+        layers[f"fc1_voc12_c{branch}"] = [state[f"aspp.c{branch}.{kind}"].numpy() for kind in ("weight", "bias")]
+    return layers
+
+
+def test_caffe_deeplab_on_resnet() -> None:
+    state = random_state("deeplab_v2", trunk="resnet50")
+    layers = resnet_layers(state, seen=999.9824)
+    copies = {f"{name}{suffix}": blobs for suffix in ("_res075", "_res05") for name, blobs in layers.items()}
+    converted = convert(caffemodel(layers | copies), "train2_iter_20000.caffemodel", "deeplab_v2")
+    assert converted.layout == "caffe_deeplab_resnet"
+    assert converted.used == len(converted.left_over) / 2 == sum(map(len, layers.values()))
+    assert set(converted.left_over.values()) == {"a copy for another scale, with the same weights"}
+    assert_same("deeplab_v2", state, converted, trunk="resnet50")
+
+
+def test_caffe_deconvnet() -> None:
+    state = random_state("deconvnet")
+    layers = {}
+    for key in [key.removesuffix(".weight") for key in state if key.endswith(".weight")]:
+        weight, bias = state[f"{key}.weight"], state[f"{key}.bias"]
+        layers[key] = [weight.numpy(), bias.view(1, 1, 1, -1).numpy()]
+        if f"{key}.running_var" in state:
+            scale = weight / torch.sqrt(state[f"{key}.running_var"] + 1e-5)
+            shift = bias - scale * state[f"{key}.running_mean"]
+            layers[key] = [blob.view(1, -1, 1, 1).numpy() for blob in (scale, shift)]
+    converted = convert(caffemodel(layers, 1), "DeconvNet_trainval_inference.caffemodel", "deconvnet")
+    assert converted.layout == "caffe_deconvnet"
+    assert_same("deconvnet", state, converted)
 
 
 def test_a_published_checkpoint_cut_to_other_shapes_is_named() -> None:
