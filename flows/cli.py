@@ -207,7 +207,9 @@ def demo(
 
 @app.command()
 def convert(
-    checkpoint: Annotated[str, typer.Argument(help="A torch, safetensors or Caffe file; local or an fsspec URL.")],
+    checkpoint: Annotated[
+        list[str], typer.Argument(help="A torch, safetensors or Caffe file; one for each network of an ensemble.")
+    ],
     front_end: Annotated[str, typer.Option(help="The network that it is of; `densemask models` lists them.")],
     out: Annotated[str, typer.Option("--out", "-o", help="Where the native .safetensors file goes.")],
     classes: Annotated[

@@ -12,21 +12,21 @@ from pipeline import storage
 from pipeline.catalogue import Model, describe, models
 from pipeline.classes import read_classes
 from pipeline.weights import hugging_face
-from pipeline.weights.convert import Converted, convert
+from pipeline.weights.convert import Converted, File, convert_all
 
 MOST_SHOWN = 6
 
 
 def convert_checkpoint(
-    checkpoint: str, front_end: str, out: str, classes: str | None, layout: str | None, as_json: bool
+    given: Sequence[str], front_end: str, out: str, classes: str | None, layout: str | None, as_json: bool
 ) -> None:
-    """Writes the checkpoint as native weights, whole or not at all, and says what became of its tensors."""
+    """Writes checkpoints as native weights, whole or not at all, and says what became of its tensors."""
     named = read_classes(classes) if classes is not None else None
-    if front_end == hugging_face.FRONT_END and storage.is_folder(checkpoint):
-        converted = hugging_face.convert_folder(storage.absolute(checkpoint), named)
+    if front_end == hugging_face.FRONT_END and len(given) == 1 and storage.is_folder(given[0]):
+        converted = hugging_face.convert_folder(storage.absolute(given[0]), named)
     else:
-        source = storage.public(checkpoint).rpartition("/")[2]
-        converted = convert(storage.read(checkpoint), source, front_end, named, layout)
+        files = [File(storage.public(each).rpartition("/")[2], storage.read(each)) for each in given]
+        converted = convert_all(files, front_end, named, layout)
     storage.put(out, converted.data)
     if as_json:
         print(json.dumps({"weights": storage.public(out), "sha256": converted.sha256, **_facts(converted)}))
@@ -53,7 +53,6 @@ def listing(known: Sequence[Model]) -> Table:
     table.add_column("front end")
     for head in ("classes", "parameters", "stride"):
         table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("mIoU")
     table.add_column("weights", no_wrap=True)
     for model in known:
         table.add_row(*_cells(model))
@@ -106,11 +105,11 @@ def _few(names: Sequence[str]) -> str:
 def _cells(model: Model) -> list[str]:
     """The model as a row of the table."""
     choices = ", ".join(f"{name}={value}" for name, value in model.architecture.items() if name != "classes")
+    measured = [f"mIoU {miou:.3f} on {data}" for data, miou in model.measured.items()]
     return [
-        "\n".join([f"[bold]{model.front_end}[/bold]", model.network, choices]).rstrip() + "\n",
+        "\n".join(filter(None, [f"[bold]{model.front_end}[/bold]", model.network, choices, *measured])) + "\n",
         str(model.classes),
         f"{model.parameters:,}",
         str(model.stride),
-        ", ".join(f"{miou:.3f} ({data})" for data, miou in model.measured.items()),
         model.weights.replace(" or ", " or\n"),
     ]

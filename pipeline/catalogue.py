@@ -1,6 +1,7 @@
 """What can be built: the front ends with their facts, and what a weights file says of itself."""
 
 import hashlib
+import json
 import re
 from importlib import resources
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from pipeline import frontends, storage
 from pipeline.config import Config
 from pipeline.errors import WeightsError
-from pipeline.weights import metadata, notes, parse
+from pipeline.weights import SUFFIX, metadata, notes, parse
 
 PROBES = 128, 256  # pixels a side
 FIRST_CLAUSE = re.compile(r": |; |(?<!et al)\. ")
@@ -40,9 +41,6 @@ def model(name: str) -> Model:
     architecture = module.Architecture()
     with torch.device("meta"), torch.inference_mode():
         network = module.Network(architecture).eval()
-    about = None
-    if module.WEIGHTS is not None:
-        about = notes(resources.files("pipeline.weights").joinpath(module.WEIGHTS).read_bytes())
     return Model(
         front_end=name,
         network=FIRST_CLAUSE.split(" ".join(module.__doc__.split()))[0].rstrip("."),
@@ -50,9 +48,19 @@ def model(name: str) -> Model:
         classes=architecture.classes,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         stride=stride(network),
-        measured=about.measured if about is not None else {},
+        measured={} if module.WEIGHTS is None else measured(module.WEIGHTS),
         weights="bundled" if module.WEIGHTS is not None else "convert or train",
     )
+
+
+def measured(bundled: str) -> dict[str, float]:
+    """The mIoU of bundled weights by the data that it was measured on, of their notes or of the card beside them."""
+    folder = resources.files("pipeline.weights")
+    about = notes(folder.joinpath(bundled).read_bytes())
+    if about is not None:
+        return about.measured
+    card = json.loads(folder.joinpath(f"{bundled.removesuffix(SUFFIX)}.json").read_text())["measured"]
+    return {card["data"]: card["miou_raw"]}
 
 
 def stride(network: Any) -> int:

@@ -9,6 +9,9 @@ A front end's module has
                              returns logits [N, C, h, w] at its own stride, ``steps(H, W)`` says how they come to (H, W)
     architecture_of(state)   the Architecture of weights that carry no notes, read off their tensors
 
+and, where it is made of networks that are published one by one,
+    PARTS                    the prefix of each one's weights -> the front end that they are of
+
 Each has them by these names; `Architecture` may be the one below.
 """
 

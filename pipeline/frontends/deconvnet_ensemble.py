@@ -13,6 +13,7 @@ from pipeline.scores import Step
 WEIGHTS = None
 CLASSES = "VOC-21"
 PREPROCESSING = CAFFE
+PARTS = {"deconvnet.": "deconvnet", "fcn.": "fcn8s"}
 
 
 class Architecture(deconvnet.Architecture):

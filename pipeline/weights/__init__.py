@@ -100,7 +100,7 @@ def open_network(name: str, data: bytes) -> Network:
     module, state = frontends.load(name), parse(data)
     found = notes(data)
     if found is None:
-        architecture = module.architecture_of(state)
+        architecture = read_architecture(module, state)
         built = load_strict(lambda: module.Network(architecture), state)
         names = class_names(architecture.classes, metadata(data).get("classes", module.CLASSES))
         colours = class_palette(architecture.classes, metadata(data).get("classes", module.CLASSES))
@@ -125,6 +125,15 @@ def open_front_end(name: str, data: bytes, device: str = "cpu", how: Inference |
     return FrontEnd(network.module, network.preprocessing, device, network.palette, how)
 
 
+def read_architecture(module: Any, state: Mapping[str, "Tensor"]) -> Any:
+    """The architecture of a front end's weights that carry no notes. Raises WeightsError where there can be none."""
+    try:
+        return module.architecture_of(state)
+    except (ValueError, LookupError) as error:  # a width out of bounds, a tensor without the axis that tells it
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"its tensors have shapes that no such network has ({reason:.120})") from error
+
+
 def parse(data: bytes) -> dict[str, "Tensor"]:
     """The tensors of a safetensors file as float32. Nothing in the file is executed."""
     import safetensors.torch
@@ -132,7 +141,8 @@ def parse(data: bytes) -> dict[str, "Tensor"]:
     try:
         tensors = safetensors.torch.load(data)
     except Exception as error:  # the parser raises its own types and struct errors
-        raise WeightsError(f"not a whole safetensors file ({len(data)} bytes): {error}") from error
+        hint = "; `densemask convert` reads torch's files" if data.startswith((b"PK", b"\x80\x02")) else ""
+        raise WeightsError(f"not a whole safetensors file ({len(data)} bytes): {error}{hint}") from error
     return {name: tensor.float() for name, tensor in tensors.items()}
 
 

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pipeline.weights import BATCH_COUNTER, caffe, parse, torch_files
+from pipeline.errors import WeightsError
+from pipeline.weights import BATCH_COUNTER, NOTES, caffe, metadata, parse, torch_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +28,8 @@ def read(data: bytes) -> Checkpoint:
     left_over: dict[str, str] = {}
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < MAX_HEADER:
         tensors = parse(data)
+        if NOTES in metadata(data):
+            raise WeightsError("it is native already, to be used with --weights as it is")
     elif data.startswith((ZIP, PICKLE)):
         tensors, left_over = torch_files.read(data)
     else:

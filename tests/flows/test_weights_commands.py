@@ -107,6 +107,7 @@ def test_models_lists_every_front_end(tmp_path: Path) -> None:
     lite = listed[LITE]
     assert (lite["classes"], lite["parameters"], lite["stride"], lite["weights"]) == (21, 2_949_095, 8, "bundled")
     assert listed["deeplab_v3_mobilenet_v2"]["architecture"] == {"classes": 21, "width": 0.5}
+    assert all(0 < miou < 1 for miou in lite["measured"].values()) and lite["measured"]
     page = Console(width=80, record=True, file=io.StringIO())
     page.print(listing([Model(**model) for model in listed.values()]))
     lines = page.export_text().splitlines()

@@ -155,6 +155,45 @@ def test_a_checkpoint_without_tensors_is_said() -> None:
         convert(safetensors.torch.save({}), "x", LITE)
 
 
+def test_native_weights_need_no_conversion(lite: State) -> None:
+    native = convert(torch_file(lite), "mine.pth", LITE).data
+    with pytest.raises(WeightsError, match="w.safetensors does not fit .*: it is native already, to be used with"):
+        convert(native, "w.safetensors", LITE)
+
+
+def test_notes_with_twenty_classes_for_twenty_one_are_refused(lite: State) -> None:
+    about = convert(torch_file(lite), "mine.pth", LITE).notes
+    data = weights.write(lite, about.model_copy(update={"classes": VOC_21[:20]}))
+    with pytest.raises(WeightsError, match="they name 20 classes and have 21"):
+        weights.open_network(LITE, data)
+
+
+def test_a_torch_file_as_weights_leads_to_convert(lite: State, tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(torch_file(lite))
+    recipe = Recipe.model_validate({"front_end": {"name": LITE, "weights": str(tmp_path / "w.pth")}})
+    with pytest.raises(WeightsError, match="not a whole safetensors file .*; `densemask convert` reads torch's files$"):
+        weights.read_weights(recipe)
+
+
+@pytest.mark.parametrize("shape", [(), (9_999_999, 0, 1, 1)])
+def test_shapes_that_no_network_has_are_one_line(shape: tuple[int, ...]) -> None:
+    state = {"conv1_1_D.weight": torch.zeros(shape), "conv5_3.weight": torch.zeros(shape)}
+    for data in (torch_file(state), safetensors.torch.save(state)):
+        with pytest.raises(WeightsError, match="x does not fit front end 'segnet': its tensors have shapes") as caught:
+            convert(data, "x", "segnet")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(WeightsError, match="its tensors have shapes that no such network has"):
+        weights.open_network("segnet", safetensors.torch.save(state))
+
+
+def test_the_documented_layouts_are_those_that_there_are() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "weights.md").read_text()
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
+    documented = {row[1].strip(" `"): {name.strip(" `") for name in row[3].split(",")} for row in rows}
+    assert documented.pop("densemask") == {"any"}
+    assert documented == {name: set(layouts.load(name).FRONT_ENDS) for name in layouts.names()}
+
+
 def test_every_layout_has_what_the_contract_asks_for() -> None:
     for name in layouts.names():
         layout = layouts.load(name)

@@ -11,7 +11,7 @@ import torch
 from pipeline import frontends, weights
 from pipeline.errors import WeightsError
 from pipeline.weights import layouts
-from pipeline.weights.convert import Converted, convert
+from pipeline.weights.convert import Converted, File, convert, convert_all
 from tests.pipeline import published
 from tests.pipeline.checkpoints import caffemodel, torch_file
 from tests.pipeline.published import Shapes
@@ -353,6 +353,23 @@ def test_caffe_deconvnet() -> None:
     assert_same("deconvnet", state, converted)
 
 
+def test_an_ensemble_takes_a_checkpoint_of_each_network() -> None:
+    front_end, state = "deconvnet_ensemble", random_state("deconvnet_ensemble")
+    files = []
+    for prefix, name in (("deconvnet.", "deconvnet.pth"), ("fcn.", "fcn8s.pth")):
+        own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+        files.append(File(name, torch_file(own)))
+    converted = convert_all(files, front_end)
+    assert converted.layout == "densemask, wkentaro"
+    assert_same(front_end, state, converted)
+    with pytest.raises(WeightsError, match="takes one of deconvnet, then one of fcn8s; deconvnet.pth was given$"):
+        convert_all(files[:1], front_end)
+    with pytest.raises(
+        WeightsError, match="^fcn8s.pth does not fit front end 'deconvnet': it is in the layout wkentaro"
+    ):
+        convert_all(files[::-1], front_end)
+
+
 def test_a_published_checkpoint_cut_to_other_shapes_is_named() -> None:
     state = random_state("fcn8s")
     state["fc6.weight"] = state["fc6.weight"][..., :3, :3]
@@ -364,8 +381,16 @@ def test_a_published_checkpoint_cut_to_other_shapes_is_named() -> None:
         convert(torch_file(mixed), "x", "fcn8s")
 
 
-def test_the_networks_own_file_comes_back_as_it_is() -> None:
-    state = random_state("segnet")
-    converted = convert(safetensors.torch.save(state), "trained.safetensors", "segnet")
+OWN: list[tuple[str, dict[str, object]]] = [
+    ("segnet", {}),
+    ("fcn8s", {"trunk": "mobilenet_v2", "width": 0.25}),
+    ("deeplab_v3", {"form": "paper", "trunk": "resnet50", "output_stride": 16}),
+]
+
+
+@pytest.mark.parametrize(("front_end", "varied"), OWN)
+def test_a_networks_own_file_comes_back_as_it_is(front_end: str, varied: dict[str, object]) -> None:
+    state = random_state(front_end, **varied)
+    converted = convert(safetensors.torch.save(state), "trained.safetensors", front_end)
     assert converted.layout == "densemask"
-    assert_same("segnet", state, converted)
+    assert_same(front_end, state, converted, **varied)

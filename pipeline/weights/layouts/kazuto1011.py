@@ -6,13 +6,14 @@ from torch import Tensor
 
 from pipeline.weights.layouts import Translation
 
-FRONT_ENDS = ("deeplab_v2", "deeplab_v3")
+FRONT_ENDS = ("deeplab_v2",)
 WRAPPER = "base."
 
 
 def fits(names: Collection[str]) -> bool:
-    """The stem of its ResNet."""
-    return any(f"{prefix}layer1.conv1.conv.weight" in names for prefix in ("", WRAPPER))
+    """The stem of its ResNet, and the first branch of its pyramid."""
+    signs = "layer1.conv1.conv.weight", "aspp.c0.weight"
+    return any(all(f"{prefix}{sign}" in names for sign in signs) for prefix in ("", WRAPPER))
 
 
 def translate(tensors: Mapping[str, Tensor]) -> Translation:
