@@ -12,7 +12,8 @@ A front end's module has
 and, where it is made of networks that are published one by one,
     PARTS                    the prefix of each one's weights -> the front end that they are of
 
-Each has them by these names; `Architecture` may be the one below.
+Each has them by these names; `Architecture` may be the one below. Where photographs have to look different for
+another architecture than the default one, ``preprocessing_of(architecture)`` says how.
 """
 
 import pkgutil
@@ -59,6 +60,12 @@ def load_plugin(package: str, known: list[str], name: str, kind: str) -> Any:
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ConfigError(f"unknown {kind} {name!r}; {hint}known: {', '.join(known)}")
     return import_module(f"{package}.{name}")
+
+
+def preprocessing_of(module: Any, architecture: Architecture) -> Preprocessing:
+    """The preprocessing of a front end's weights that name none, where they are of this architecture."""
+    own = getattr(module, "preprocessing_of", None)
+    return module.PREPROCESSING if own is None else own(architecture)
 
 
 class FrontEnd:

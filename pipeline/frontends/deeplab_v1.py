@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.frontends import trunks
 from pipeline.frontends.heads.deeplab import CAFFE, caffe_steps
 from pipeline.frontends.heads.fcn import score_layer
 from pipeline.frontends.trunks import TrunkArchitecture, build, he, scaled, trunk_of, vgg16
+from pipeline.preprocessing import Preprocessing
 from pipeline.scores import Resize, Step
 
 WEIGHTS = None
@@ -73,6 +75,11 @@ class LightDeepLab(nn.Module):
 def Network(architecture: Architecture) -> nn.Module:
     """The published network on VGG-16, its head on any other trunk."""
     return OriginalDeepLab(architecture) if architecture.trunk == "vgg16" else LightDeepLab(architecture)
+
+
+def preprocessing_of(architecture: Architecture) -> Preprocessing:
+    """The trunk's own, where it has one."""
+    return trunks.PREPROCESSING.get(architecture.trunk, PREPROCESSING)
 
 
 def architecture_of(state: Mapping[str, Tensor]) -> Architecture:

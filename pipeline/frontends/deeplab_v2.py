@@ -12,10 +12,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.frontends import trunks
 from pipeline.frontends.heads.deeplab import CAFFE, at_scales, caffe_steps
 from pipeline.frontends.heads.fcn import score_layer
 from pipeline.frontends.trunks import Trunk, TrunkArchitecture, build, he, resnet_caffe, scaled, trunk_of, vgg16
 from pipeline.frontends.trunks.resnet import BLOCKS
+from pipeline.preprocessing import Preprocessing
 from pipeline.scores import Resize, Step
 
 WEIGHTS = None
@@ -122,6 +124,11 @@ def Network(architecture: Architecture) -> nn.Module:
     if architecture.trunk in BLOCKS:
         return OriginalResNet(architecture)
     return LightDeepLab(architecture)
+
+
+def preprocessing_of(architecture: Architecture) -> Preprocessing:
+    """The trunk's own, where it has one."""
+    return trunks.PREPROCESSING.get(architecture.trunk, PREPROCESSING)
 
 
 def architecture_of(state: Mapping[str, Tensor]) -> Architecture:

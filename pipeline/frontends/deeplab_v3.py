@@ -10,11 +10,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pipeline.frontends import trunks
 from pipeline.frontends.heads import torchvision
+from pipeline.frontends.heads.deeplab import CAFFE
 from pipeline.frontends.heads.torchvision import IMAGENET, OnBackbone
 from pipeline.frontends.trunks import build, he, resnet_caffe, scaled, trunk_of
 from pipeline.frontends.trunks.resnet import BLOCKS
 from pipeline.frontends.trunks.resnet_caffe import ConvNorm
+from pipeline.preprocessing import Preprocessing
 from pipeline.scores import Resize, Step
 
 WEIGHTS = None
@@ -130,6 +133,13 @@ def Network(architecture: Architecture) -> nn.Module:
     if architecture.form == "torchvision":
         return TorchvisionForm(architecture)
     return (PaperOnResNet if architecture.trunk in BLOCKS else PaperOnTrunk)(architecture)
+
+
+def preprocessing_of(architecture: Architecture) -> Preprocessing:
+    """Caffe's in the paper's form on a ResNet, else the trunk's own, where it has one."""
+    if architecture.form == "paper" and architecture.trunk in BLOCKS:
+        return CAFFE
+    return trunks.PREPROCESSING.get(architecture.trunk, PREPROCESSING)
 
 
 def architecture_of(state: Mapping[str, Tensor]) -> Architecture:

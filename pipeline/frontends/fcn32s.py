@@ -4,9 +4,11 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from pipeline.frontends import trunks
 from pipeline.frontends.heads import fcn
 from pipeline.frontends.heads.fcn import LightFCN, OriginalFCN, Upsampling
 from pipeline.frontends.trunks import TrunkArchitecture
+from pipeline.preprocessing import Preprocessing
 
 WEIGHTS = None
 CLASSES = "VOC-21"
@@ -29,6 +31,11 @@ class OriginalFCN32s(OriginalFCN):
 def Network(architecture: Architecture) -> nn.Module:
     """The published network on VGG-16, the light heads on any other trunk."""
     return OriginalFCN32s(architecture) if architecture.trunk == "vgg16" else LightFCN(architecture, finest=32)
+
+
+def preprocessing_of(architecture: Architecture) -> Preprocessing:
+    """The trunk's own, where it has one."""
+    return trunks.PREPROCESSING.get(architecture.trunk, PREPROCESSING)
 
 
 def architecture_of(state: Mapping[str, Tensor]) -> Architecture:

@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from pydantic import Field
 from torch import Tensor, nn
 
+from pipeline.frontends import trunks
 from pipeline.frontends.heads import fcn
 from pipeline.frontends.heads.fcn import LightFCN, OriginalFCN, Upsampling, cropped, score_layer
 from pipeline.frontends.trunks import TrunkArchitecture
+from pipeline.preprocessing import Preprocessing
 
 WEIGHTS = None
 CLASSES = "VOC-21"
@@ -45,6 +47,11 @@ class OriginalFCN8s(OriginalFCN):
 def Network(architecture: Architecture) -> nn.Module:
     """The published network on VGG-16, the light heads on any other trunk."""
     return OriginalFCN8s(architecture) if architecture.trunk == "vgg16" else LightFCN(architecture, finest=8)
+
+
+def preprocessing_of(architecture: Architecture) -> Preprocessing:
+    """The trunk's own, where it has one."""
+    return trunks.PREPROCESSING.get(architecture.trunk, PREPROCESSING)
 
 
 def architecture_of(state: Mapping[str, Tensor]) -> Architecture:

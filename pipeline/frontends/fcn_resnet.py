@@ -4,8 +4,10 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from pipeline.frontends import trunks
 from pipeline.frontends.heads import torchvision
 from pipeline.frontends.heads.torchvision import IMAGENET, FCNHead, OnBackbone
+from pipeline.preprocessing import Preprocessing
 
 WEIGHTS = None
 CLASSES = "VOC-21"
@@ -19,6 +21,11 @@ class Network(OnBackbone):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
         self.classifier: nn.Module = FCNHead(self.backbone.channels[-1], architecture.classes)
+
+
+def preprocessing_of(architecture: Architecture) -> Preprocessing:
+    """The trunk's own, where it has one."""
+    return trunks.PREPROCESSING.get(architecture.trunk, PREPROCESSING)
 
 
 def architecture_of(state: Mapping[str, Tensor]) -> Architecture:

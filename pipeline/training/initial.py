@@ -58,7 +58,7 @@ def start(job: TrainJob, classes: int) -> Start:
     architecture = checked(module.Architecture, content, f"the architecture of {job.front_end}")
     torch.manual_seed(job.seed)
     network = module.Network(architecture)
-    preprocessing: Preprocessing = module.PREPROCESSING
+    preprocessing = frontends.preprocessing_of(module, architecture)
     taken: frozenset[str] = frozenset()
     note = "random weights"
     if job.init == IMAGENET:

@@ -104,7 +104,7 @@ def open_network(name: str, data: bytes) -> Network:
         built = load_strict(lambda: module.Network(architecture), state)
         names = class_names(architecture.classes, metadata(data).get("classes", module.CLASSES))
         colours = class_palette(architecture.classes, metadata(data).get("classes", module.CLASSES))
-        return Network(built, module.PREPROCESSING, names, colours)
+        return Network(built, frontends.preprocessing_of(module, architecture), names, colours)
     if found.front_end != name:
         raise WeightsError(f"they are weights of front end {found.front_end!r}")
     try:

@@ -88,7 +88,7 @@ def convert_all(
     notes = Notes(
         front_end=front_end,
         architecture=architecture.model_dump(mode="json"),
-        preprocessing=module.PREPROCESSING,
+        preprocessing=frontends.preprocessing_of(module, architecture),
         classes=named.names,
         palette=named.palette,
         source=f"{source}, layout {layout}",

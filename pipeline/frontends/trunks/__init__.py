@@ -11,8 +11,14 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pipeline import frontends
+from pipeline.preprocessing import Preprocessing
 
 Trunk = Literal["vgg16", "resnet50", "resnet101", "mobilenet_v2", "mobilenet_v3", "efficientnet_lite0"]
+# Trunks without batch norm behind ReLU6 need photographs of the range that they are used to, whatever the head.
+PREPROCESSING: dict[str, Preprocessing] = {
+    "mobilenet_v2": Preprocessing(),
+    "efficientnet_lite0": Preprocessing(mean=(127, 127, 127), std=(128, 128, 128), pad_to=32),
+}
 
 
 class TrunkArchitecture(frontends.Architecture):
