@@ -84,11 +84,14 @@ def convert_all(
     )
     if len(named.names) != architecture.classes:
         raise WeightsError(f"{source} has {architecture.classes} classes, and {len(named.names)} are named")
+    preprocessing = frontends.preprocessing_of(module, architecture)
+    if found[0] != OWN and len(found) == 1:
+        preprocessing = getattr(layouts.load(found[0]), "PREPROCESSING", preprocessing)
     layout = ", ".join(found)
     notes = Notes(
         front_end=front_end,
         architecture=architecture.model_dump(mode="json"),
-        preprocessing=frontends.preprocessing_of(module, architecture),
+        preprocessing=preprocessing,
         classes=named.names,
         palette=named.palette,
         source=f"{source}, layout {layout}",

@@ -252,8 +252,13 @@ def caffe_deeplab_resnet(classes: int = 21) -> Shapes:
     for suffix in ("_res075", "_res05"):
         for name, shape in blobs.items():
             layer, _, index = name.rpartition(".")
-            copies[f"{layer}{suffix}.{index}"] = shape
+            copies[f"{copy_of(layer, suffix)}.{index}"] = shape
     return blobs | copies
+
+
+def copy_of(layer: str, suffix: str) -> str:
+    """What the layer is called at another scale: res2a_branch1_res05, fc1_voc12_res05_c0."""
+    return layer.replace("_c", f"{suffix}_c") if layer.startswith("fc1") else f"{layer}{suffix}"
 
 
 def _caffe_norm(statistics: str, scale: str, channels: int) -> Shapes:

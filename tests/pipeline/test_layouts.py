@@ -151,6 +151,7 @@ def test_crfasrnn_has_a_bias_and_a_mean_field() -> None:
     converted = convert(torch_file(state | field | {"upscore2.bias": bias}), "crfasrnn_weights.pth", "fcn8s")
     assert converted.left_over == dict.fromkeys(field, "of the mean field")
     assert converted.used == len(state) + 1
+    assert converted.notes.preprocessing.longest == 500
     assert_same("fcn8s", state | {"score_pool4.bias": state["score_pool4.bias"] + bias}, converted)
 
 
@@ -330,7 +331,12 @@ def resnet_layers(state: State, seen: float) -> dict[str, list[np.ndarray]]:
 def test_caffe_deeplab_on_resnet() -> None:
     state = random_state("deeplab_v2", trunk="resnet50")
     layers = resnet_layers(state, seen=999.9824)
-    copies = {f"{name}{suffix}": blobs for suffix in ("_res075", "_res05") for name, blobs in layers.items()}
+    suffixes = ("_res075", "_res05")
+    copies = {
+        published.copy_of(name, suffix): [blob * 0 for blob in blobs]
+        for suffix in suffixes
+        for name, blobs in layers.items()
+    }
     converted = convert(caffemodel(layers | copies), "train2_iter_20000.caffemodel", "deeplab_v2")
     assert converted.layout == "caffe_deeplab_resnet"
     assert converted.used == len(converted.left_over) / 2 == sum(map(len, layers.values()))

@@ -2,6 +2,7 @@
 
 A layout's module has
     FRONT_ENDS            the front ends whose weights are published in it
+    PREPROCESSING         what its photographs look like, if not as the front end's own (may be left out)
     fits(names)           whether tensors of these names are in this layout
     translate(tensors)    -> Translation; a name that it does not know goes through as it is, and is refused later
 

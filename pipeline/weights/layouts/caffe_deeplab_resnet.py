@@ -8,7 +8,7 @@ from torch import Tensor
 from pipeline.weights.layouts import Translation
 
 FRONT_ENDS = ("deeplab_v2",)
-COPY = re.compile(r".*_res0\d+\.\d")  # _res075, _res05
+COPY = re.compile(r".*_res0\d+(_c\d)?\.\d")  # res2a_branch1_res075, fc1_voc12_res05_c0
 PARTS = {"1": "shortcut", "2a": "reduce", "2b": "conv3x3", "2c": "increase"}
 BLOCK = re.compile(r"(res|bn|scale)([2-5])([abc])(\d*)_branch(1|2a|2b|2c)\.([012])")  # res3b1_branch2a
 STEM = {"conv1": "res", "bn_conv1": "bn", "scale_conv1": "scale"}

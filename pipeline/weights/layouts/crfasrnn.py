@@ -4,9 +4,11 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
+from pipeline.preprocessing import Preprocessing
 from pipeline.weights.layouts import Translation
 
 FRONT_ENDS = ("fcn8s",)
+PREPROCESSING = Preprocessing(channels="bgr", mean=(103.939, 116.779, 123.68), std=(1, 1, 1), longest=500, pad_to=500)
 
 
 def fits(names: Collection[str]) -> bool:
