@@ -14,11 +14,11 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import training_display
 from pipeline import storage
-from pipeline.errors import RunError
 from pipeline.pages import number
 from pipeline.training.config import TrainJob
-from pipeline.training.loop import Prepared, Progress, prepare, train
+from pipeline.training.loop import Prepared, Progress, prepare
 from pipeline.training.results import Trained
+from workers.training import train
 
 UPDATE_SECONDS = 5.0
 
@@ -56,27 +56,36 @@ def _train_task(job: TrainJob, prepared: Prepared):  # type: ignore[no-untyped-d
                 show(progress)
                 board.update(progress)
 
-            trained = train(job, both, prepared)
-        if trained is None:
-            raise RunError("the training ended without weights")
+            trained = train(job, prepared, both)
+            board.finish()
         return trained
 
     return train_network
 
 
 class _Board:
-    """The progress artifact of a flow run, and the table of its epochs."""
+    """The progress artifact of a flow run and the table of its epochs, renewed every few seconds."""
 
     def __init__(self) -> None:
         self._bar: Any = create_progress_artifact(progress=0.0, key="training", description="0 steps done")
         self._updated, self._epochs = time.monotonic(), 0
+        self._last: Progress | None = None
 
     def update(self, progress: Progress) -> None:
-        """Shows the state, if it was not shown a moment ago, and each new epoch."""
+        """Shows the state, if it was not shown a moment ago."""
+        self._last = progress
         if time.monotonic() - self._updated >= UPDATE_SECONDS:
             self._updated = time.monotonic()
-            share = 100.0 * progress.step / progress.steps
-            update_progress_artifact(self._bar, share, training_display.line(progress))
+            self._draw(progress)
+
+    def finish(self) -> None:
+        """Shows the last state."""
+        if self._last is not None:
+            self._draw(self._last)
+
+    def _draw(self, progress: Progress) -> None:
+        share = 100.0 * progress.step / progress.steps
+        update_progress_artifact(self._bar, share, training_display.line(progress))
         if len(progress.history) > self._epochs:
             self._epochs = len(progress.history)
             create_table_artifact(key="epochs", table=_table(progress.history), description="Loss and mIoU by epoch")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline import frontends
-from pipeline.frontends.trunks.efficientnet_lite0 import TAPS, EfficientNetLite0
+from pipeline.frontends.trunks.efficientnet_lite0 import TAPS, EfficientNetLite0, PaddedConv
 from pipeline.preprocessing import Preprocessing
 from pipeline.scores import Resize, Step
 
@@ -21,6 +21,7 @@ WEIGHTS = None
 CLASSES = "VOC-21"
 PREPROCESSING = Preprocessing(mean=(127, 127, 127), std=(128, 128, 128), pad_to=32)
 LEVELS = {4: (2, 24)} | TAPS  # the last blocks at each stride, and their channels
+FEATURES = 1280  # of EfficientNet's last 1x1 convolution, which ImageNet's classes are told apart by
 POOLS = (1, 2, 3, 6)
 
 
@@ -70,7 +71,8 @@ class Network(nn.Module):
         levels = [level for stride, level in LEVELS.items() if stride >= architecture.stride]
         self.taps = [block for block, _ in levels]
         self.trunk = EfficientNetLite0()
-        self.pool = PyramidPooling(levels[-1][1], width)
+        self.features = PaddedConv(levels[-1][1], FEATURES, 1, 1)
+        self.pool = PyramidPooling(FEATURES, width)
         self.laterals = nn.ModuleList(ConvNormReLU(channels, width) for _, channels in levels[:-1])
         self.smooth = nn.ModuleList(separable(width, width) for _ in levels[:-1])
         self.fuse = nn.Sequential(separable(width * len(levels), width), nn.Dropout(0.1))
@@ -82,7 +84,7 @@ class Network(nn.Module):
             y = block(y)
             if index in self.taps:
                 features.append(y)
-        y = self.pool(features.pop())
+        y = self.pool(self.features(features.pop()))
         pyramid = [y]
         for lateral, smooth, feature in zip(self.laterals[::-1], self.smooth[::-1], features[::-1], strict=True):
             fine = lateral(feature)

@@ -15,7 +15,7 @@ from pipeline.training.config import Augmentation, TrainJob
 from pipeline.training.data import Example, Examples, repeat_factors
 
 AHEAD = 4  # batches that are ready or being made
-RARE_SHARE = 0.1  # a class in fewer images than this is drawn more often
+RARE_SHARE = 1.0  # a class in fewer images than this is drawn more often
 PASTE_SHARE = 0.05  # a class in fewer images than this is pasted
 
 

@@ -30,6 +30,7 @@ class Optimisation(Config):
     clip: float = Field(5.0, gt=0, description="The gradient's largest norm.")
     ema: float = Field(0.995, ge=0, lt=1, description="Decay of the weights' moving average, which is the result.")
     class_weights: Literal["none", "median_frequency"] = "none"
+    class_weight_power: float = Field(1.0, gt=0, le=1, description="The class weights' exponent; a smaller is milder.")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: whichever is faster here.")
 
 

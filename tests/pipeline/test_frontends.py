@@ -42,7 +42,7 @@ PARAMETERS = [
     ("deeplab_v3", {"auxiliary": True, "trunk": "resnet101"}, 60_996_202),
     ("deeplab_v3", {"auxiliary": True, "trunk": "mobilenet_v3"}, 11_029_328),
     ("lraspp", {}, 3_221_538),
-    ("upernet_lite", {}, 3_155_141),
+    ("upernet_lite", {}, 3_822_341),
 ]
 WITH_AND_WITHOUT_NORM = ("segnet_basic", "fcn8s_lite")
 ON_ANY_TRUNK = ("fcn32s", "fcn16s", "fcn8s", "fcn_resnet", "deeplab_v1", "deeplab_v2", "deeplab_v3")
