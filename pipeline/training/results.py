@@ -37,12 +37,10 @@ class Trained(BaseModel):
 
 def write_weights(job: TrainJob, prepared: "Prepared", network: "nn.Module", miou: float | None, name: str) -> bytes:
     """The network's weights as a native file under that name in the output; its bytes."""
-    kind = torch.float16 if job.half else torch.float32
-    state = {
-        key: tensor.detach().cpu().to(kind if tensor.is_floating_point() else tensor.dtype)
-        for key, tensor in network.state_dict().items()
-        if key.rpartition(".")[2] != weights.BATCH_COUNTER
-    }
+    state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
+    state = {name: tensor for name, tensor in state.items() if name.rpartition(".")[2] != weights.BATCH_COUNTER}
+    if job.half:  # but for a batch norm's statistics, which may lie past what float16 holds
+        state = {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in state.items()}
     began = prepared.start
     about = weights.Notes(
         front_end=job.front_end,

@@ -88,7 +88,7 @@ def test_a_network_learns_and_labels_by_its_own_weights(dataset: Path, tmp_path:
     assert trained.miou > 0.45 and trained.classes in (2, 3)  # 0.3 is to be had by ground alone
     history = [json.loads(line) for line in (tmp_path / results.HISTORY).read_text().splitlines()]
     assert [row["epoch"] for row in history] == list(range(1, 17))
-    assert history[-1]["loss"] < history[0]["loss"] / 2
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
     assert trained.miou == max(row["miou"] for row in history)
 
     file = (tmp_path / results.MODEL).read_bytes()
