@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from flows.display import say
 from pipeline import storage
@@ -33,7 +34,7 @@ def convert_checkpoint(
         return
     table = Table.grid(padding=(0, 3))
     for row in _lines(converted):
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # a plain string would be read as markup
     Console(stderr=True, highlight=False, soft_wrap=True).print(table)
     say(f"now: densemask label SOURCE OUT --front-end {front_end} --weights {storage.public(out)}")
 
@@ -53,7 +54,7 @@ def listing(known: Sequence[Model]) -> Table:
     table.add_column("front end")
     for head in ("classes", "parameters", "stride"):
         table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("weights", no_wrap=True)
+    table.add_column("weights", min_width=11)
     for model in known:
         table.add_row(*_cells(model))
     return table
@@ -67,7 +68,7 @@ def show_weights(location: str, as_json: bool) -> None:
         return
     table = Table.grid(padding=(0, 3))
     for name, value in facts.items():
-        table.add_row(name.replace("_", " "), value if isinstance(value, str) else json.dumps(value))
+        table.add_row(name.replace("_", " "), Text(value if isinstance(value, str) else json.dumps(value)))
     Console(highlight=False).print(table)
 
 
@@ -102,14 +103,15 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:MOST_SHOWN]) + (", ..." if len(names) > MOST_SHOWN else "")
 
 
-def _cells(model: Model) -> list[str]:
+def _cells(model: Model) -> list[Text]:
     """The model as a row of the table."""
     choices = ", ".join(f"{name}={value}" for name, value in model.architecture.items() if name != "classes")
     measured = [f"mIoU {miou:.3f} on {data}" for data, miou in model.measured.items()]
+    about = "\n".join(filter(None, ["", model.network, choices, *measured]))
     return [
-        "\n".join(filter(None, [f"[bold]{model.front_end}[/bold]", model.network, choices, *measured])) + "\n",
-        str(model.classes),
-        f"{model.parameters:,}",
-        str(model.stride),
-        model.weights.replace(" or ", " or\n"),
+        Text.assemble((model.front_end, "bold"), about, "\n"),
+        Text(str(model.classes)),
+        Text("" if model.parameters is None else f"{model.parameters:,}"),
+        Text("" if model.stride is None else str(model.stride)),
+        Text(model.weights),
     ]

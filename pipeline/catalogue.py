@@ -22,10 +22,10 @@ class Model(Config):
     network: str  # what it is, and its paper
     architecture: dict[str, Any]
     classes: int
-    parameters: int
-    stride: int
+    parameters: int | None  # None where a package that it needs is not installed
+    stride: int | None
     measured: dict[str, float]  # mIoU of the bundled weights, by data
-    weights: str  # "bundled", or the commands that make some
+    weights: str  # "bundled", the commands that make some, or what has to be installed first
 
 
 def models() -> list[Model]:
@@ -34,23 +34,28 @@ def models() -> list[Model]:
 
 
 def model(name: str) -> Model:
-    """The facts of a front end. Raises ConfigError where a package that it needs is not installed."""
+    """The facts of a front end; without its size where it cannot be built here."""
     import torch
 
     module = frontends.load(name)
     architecture = module.Architecture()
-    with torch.device("meta"), torch.inference_mode():
-        network = module.Network(architecture).eval()
-    return Model(
+    known = Model(
         front_end=name,
         network=FIRST_CLAUSE.split(" ".join(module.__doc__.split()))[0].rstrip("."),
         architecture=architecture.model_dump(mode="json"),
         classes=architecture.classes,
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
-        stride=stride(network),
+        parameters=None,
+        stride=None,
         measured={} if module.WEIGHTS is None else measured(module.WEIGHTS),
         weights="bundled" if module.WEIGHTS is not None else "convert or train",
     )
+    try:
+        with torch.device("meta"), torch.inference_mode():
+            network = module.Network(architecture).eval()
+    except WeightsError as error:
+        return known.model_copy(update={"weights": str(error)})
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return known.model_copy(update={"parameters": parameters, "stride": stride(network)})
 
 
 def measured(bundled: str) -> dict[str, float]:

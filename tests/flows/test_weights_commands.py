@@ -113,6 +113,8 @@ def test_models_lists_every_front_end(tmp_path: Path) -> None:
     lines = page.export_text().splitlines()
     assert all(any(line.split()[:1] == [name] for line in lines) for name in frontends.names())
     assert any("2,949,095" in line and "bundled" in line for line in lines)
+    page.print(listing([Model(**listed["hf"]).model_copy(update={"weights": "'densemask[hf]'", "stride": None})]))
+    assert "'densemask[hf]'" in page.export_text()
 
 
 def test_weights_without_notes_say_nothing_of_themselves(tmp_path: Path) -> None:

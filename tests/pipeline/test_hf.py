@@ -1,4 +1,5 @@
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from pipeline import weights
+from pipeline import catalogue, weights
 from pipeline.config import Recipe
 from pipeline.errors import WeightsError
 from pipeline.preprocessing import Preprocessing, prepare
@@ -195,6 +196,17 @@ def test_a_configuration_that_builds_nothing_is_one_line() -> None:
     architecture = hf.Architecture(config={"model_type": "segformer", "depths": "many"})
     with pytest.raises(WeightsError, match="transformers cannot build segformer: "):
         hf.Network(architecture)
+
+
+def test_without_transformers_it_is_said_what_to_install(segformer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = convert_folder(str(segformer)).data
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    said = r"front end 'hf' needs transformers: pip install 'densemask\[hf\]'$"
+    for action in (lambda: convert_folder(str(segformer)), lambda: weights.open_network("hf", data)):
+        with pytest.raises(WeightsError, match=said):
+            action()
+    model = catalogue.model("hf")
+    assert model.parameters is None and "pip install 'densemask[hf]'" in model.weights
 
 
 def test_a_file_instead_of_a_folder_needs_names_of_the_default_model(segformer: Path) -> None:
