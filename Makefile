@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint check bench bench-accuracy bench-densecrf bench-pipeline bench-scale lock clean
+.PHONY: demo test lint check bench bench-accuracy bench-camvid bench-densecrf bench-pipeline bench-scale lock clean
 
 demo: $(INSTALLED)  ## label the photographs that scikit-image carries
 	$(BIN)/densemask demo
@@ -28,6 +28,9 @@ bench: bench-accuracy bench-densecrf bench-pipeline bench-scale  ## the tables o
 
 bench-accuracy bench-densecrf bench-pipeline: bench-%: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.$* ../shared
+
+bench-camvid: $(INSTALLED)  ## trains the SegNet paper's networks on CamVid, small and for a short time; hours on a laptop
+	$(BIN)/python -m tests.benchmarks.camvid ../shared
 
 bench-scale: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.scale

@@ -1,10 +1,12 @@
 """Training as a flow: one flow run a training; its progress, curves and model card are artifacts."""
 
+import base64
 import time
 from typing import Any
 
 from prefect import Flow, flow, task
 from prefect.artifacts import (
+    create_image_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
@@ -15,6 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from flows import training_display
 from pipeline import storage
 from pipeline.pages import number
+from pipeline.training import curves
 from pipeline.training.config import TrainJob
 from pipeline.training.loop import Prepared, Progress, prepare
 from pipeline.training.results import Trained
@@ -64,7 +67,7 @@ def _train_task(job: TrainJob, prepared: Prepared):  # type: ignore[no-untyped-d
 
 
 class _Board:
-    """The progress artifact of a flow run and the table of its epochs, renewed every few seconds."""
+    """The progress artifact of a flow run, its curves and the table of its epochs, renewed every few seconds."""
 
     def __init__(self) -> None:
         self._bar: Any = create_progress_artifact(progress=0.0, key="training", description="0 steps done")
@@ -88,6 +91,10 @@ class _Board:
         update_progress_artifact(self._bar, share, training_display.line(progress))
         if len(progress.history) > self._epochs:
             self._epochs = len(progress.history)
+            drawing = base64.b64encode(curves.picture(progress.history)).decode()
+            create_image_artifact(
+                key="curves", image_url=f"data:image/svg+xml;base64,{drawing}", description="Loss and mIoU by epoch"
+            )
             create_table_artifact(key="epochs", table=_table(progress.history), description="Loss and mIoU by epoch")
 
 

@@ -104,3 +104,39 @@ def boundary_band(truth: np.ndarray, width: int) -> np.ndarray:
     """
     size = 2 * width + 1
     return ndimage.maximum_filter(truth, size) != ndimage.minimum_filter(truth, size)
+
+
+def boundary_f(truth: np.ndarray, labels: np.ndarray, classes: int, void: int, tolerance: float = 0.0075) -> np.ndarray:
+    """The boundary F measure of one image (Csurka et al. 2013): float64 [C], nan where truth has no such boundary.
+
+    A class's boundary is its pixels beside another class's; what void hides is no boundary of either mask. A boundary
+    pixel is right if the other mask's boundary is within ``tolerance`` times the image's diagonal.
+    """
+    reach = tolerance * float(np.hypot(*truth.shape))
+    hidden = truth == void
+    found = np.where(hidden, void, labels)
+    scores = np.full(classes, np.nan)
+    for label in np.unique(truth[~hidden]):
+        ours, theirs = (_boundary(mask == label, hidden) for mask in (found, truth))
+        if theirs.any():
+            precision, recall = _near(ours, theirs, reach), _near(theirs, ours, reach)
+            scores[label] = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    return scores
+
+
+def _boundary(inside: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """The pixels inside with one of their four neighbours neither inside nor hidden: bool [H, W]."""
+    outside = ~(inside | hidden)
+    beside = np.zeros(inside.shape, bool)
+    beside[1:] |= outside[:-1]
+    beside[:-1] |= outside[1:]
+    beside[:, 1:] |= outside[:, :-1]
+    beside[:, :-1] |= outside[:, 1:]
+    return inside & beside
+
+
+def _near(points: np.ndarray, others: np.ndarray, reach: float) -> float:
+    """The share of the points that have one of the others within reach; 0 without points."""
+    if not points.any() or not others.any():
+        return 0.0
+    return float((ndimage.distance_transform_edt(~others)[points] <= reach).mean())

@@ -3,18 +3,22 @@
 import hashlib
 import json
 import platform
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
 
 from pipeline import storage, weights
+from pipeline.config import Source
+from pipeline.training import curves
 from pipeline.training.config import TrainJob
 
 if TYPE_CHECKING:
     from torch import nn
 
     from pipeline.training.checkpoint import Position
+    from pipeline.training.data import Examples
     from pipeline.training.loop import Prepared
 
 MODEL, BEST, CARD, HISTORY, CURVES = "model.safetensors", "best.safetensors", "card.md", "history.jsonl", "curves.html"
@@ -48,12 +52,18 @@ def write_weights(job: TrainJob, prepared: "Prepared", network: "nn.Module", mio
         preprocessing=began.preprocessing,
         classes=prepared.classes.names,
         palette=prepared.classes.palette,
-        measured={} if miou is None else {"validation set": round(miou, 4)},
-        source=f"densemask train, {len(prepared.train)} images of {storage.public(job.source.location)}",
+        measured={} if miou is None else {described(job.val or job.source, prepared.val): round(miou, 4)},
+        source=f"densemask train on {described(job.source, prepared.train)}; {began.note}",
     )
     data = weights.write(state, about)
     storage.put(storage.join(job.output, name), data)
     return data
+
+
+def described(source: Source, examples: "Examples") -> str:
+    """A data set in words that tell nothing of where it lies: ``voc val, 200 images``."""
+    parts = [PurePosixPath(storage.public(source.location)).name, source.split]
+    return f"{' '.join(filter(None, parts))}, {len(examples)} images"
 
 
 def write_history(job: TrainJob, history: list[dict[str, Any]]) -> None:
@@ -82,27 +92,10 @@ def write(job: TrainJob, prepared: "Prepared", network: "nn.Module", position: "
         miou=row.get("miou"),
         classes=row.get("classes"),
     )
-    storage.put(storage.join(job.output, CURVES), curves(position.history))
+    storage.put(storage.join(job.output, CURVES), curves.page(position.history))
     storage.put(trained.card, card(job, prepared, trained, row, position, len(data)).encode())
     storage.put(place, data)
     return trained
-
-
-def curves(history: list[dict[str, Any]]) -> bytes:
-    """Loss and mIoU by epoch, as a page that needs nothing else."""
-    import plotly.graph_objects as go
-
-    epochs = [row["epoch"] for row in history]
-    seen = [row for row in history if row.get("miou") is not None]
-    figure = go.Figure()
-    figure.add_scatter(x=epochs, y=[row["loss"] for row in history], name="training loss")
-    figure.add_scatter(
-        x=[row["epoch"] for row in seen], y=[row["miou"] for row in seen], name="validation mIoU", yaxis="y2"
-    )
-    figure.update_layout(
-        xaxis_title="epoch", yaxis_title="loss", yaxis2={"title": "mIoU", "overlaying": "y", "side": "right"}
-    )
-    return figure.to_html(include_plotlyjs=True).encode()
 
 
 def card(

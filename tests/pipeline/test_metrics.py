@@ -129,3 +129,40 @@ def test_truth_with_an_unknown_class_is_refused() -> None:
 
 def test_truth_with_void_is_accepted() -> None:
     metrics.check_truth(np.array([[0, VOID, CLASSES - 1]], np.uint8), (1, 3), CLASSES, VOID)
+
+
+def square(top: int, left: int, size: int = 100) -> np.ndarray:
+    mask = np.zeros((300, 400), np.uint8)  # the diagonal is 500, the tolerance 3.75 pixels
+    mask[top : top + size, left : left + size] = 1
+    return mask
+
+
+def test_the_boundaries_of_the_truth_itself_are_perfect() -> None:
+    scores = metrics.boundary_f(square(50, 50), square(50, 50), 3, VOID)
+    np.testing.assert_array_equal(scores, [1.0, 1.0, np.nan])
+
+
+def test_a_boundary_counts_while_it_is_within_the_tolerance() -> None:
+    assert metrics.boundary_f(square(50, 50), square(53, 50), 2, VOID)[1] == 1.0
+    moved = metrics.boundary_f(square(50, 50), square(55, 50), 2, VOID)[1]
+    # Top and bottom have moved too far, but for their ends; the sides have slid along themselves.
+    assert 0.4 < moved < 0.6
+    assert metrics.boundary_f(square(50, 50), square(150, 250), 2, VOID)[1] == 0.0
+    assert metrics.boundary_f(square(50, 50), np.zeros((300, 400), np.uint8), 2, VOID)[1] == 0.0
+
+
+def test_precision_and_recall_make_the_boundary_measure() -> None:
+    found = square(50, 50)
+    found[200:250, 300:350] = 1  # 196 boundary pixels more than the 396 right ones
+    precision, recall = 396 / (396 + 196), 1.0
+    expected = 2 * precision * recall / (precision + recall)
+    assert metrics.boundary_f(square(50, 50), found, 2, VOID)[1] == pytest.approx(expected)
+
+
+def test_void_hides_boundaries_of_both_masks() -> None:
+    truth, found = square(50, 50), square(50, 50)
+    truth[:, 200:] = VOID
+    found[100:200, 250:300] = 1  # all of it under void
+    np.testing.assert_array_equal(metrics.boundary_f(truth, found, 2, VOID), [1.0, 1.0])
+    truth[:] = np.where(truth == 0, VOID, truth)
+    assert np.isnan(metrics.boundary_f(truth, found, 2, VOID)).all()  # nothing but void beside the square

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from pipeline import frontends, weights
 from pipeline.config import Source
 from pipeline.errors import ConfigError, DensemaskError, SourceError, TruthError, WeightsError
 from pipeline.preprocessing import Preprocessing
-from pipeline.training import batches, checkpoint, data, initial, loop, results, steps
+from pipeline.training import batches, checkpoint, curves, data, initial, loop, results, steps
 from pipeline.training.config import Augmentation, Optimisation, TrainJob
 from pipeline.training.loop import Prepared, Progress
 
@@ -97,7 +98,7 @@ def test_a_network_learns_and_labels_by_its_own_weights(dataset: Path, tmp_path:
     prepared = loop.prepare(job)
     assert loop.validate(network.module, prepared, 255, "cpu").miou == pytest.approx(trained.miou, abs=0.02)
     notes = weights.notes(file)
-    assert notes is not None and notes.measured["validation set"] == round(trained.miou, 4)
+    assert notes is not None and notes.measured == {"images, 4 images": round(trained.miou, 4)}
     card = (tmp_path / results.CARD).read_text()
     for fact in ("segnet_basic", "12 images trained on, 4 validated on", trained.sha256, "seed 0", str(dataset)):
         assert fact in card
@@ -441,6 +442,19 @@ def test_pixels_are_prepared_as_for_labelling() -> None:
     np.testing.assert_allclose(photographs, expected, rtol=1e-6)
     assert truth.dtype == torch.int64
     assert photographs.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_curves_are_a_page_and_a_picture() -> None:
+    history: list[dict[str, Any]] = [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0, "miou": 0.5}]
+    assert b"validation mIoU" in curves.page(history)
+    drawing = ElementTree.fromstring(curves.picture(history))
+    lines = [element for element in drawing if element.tag.endswith("polyline")]
+    heights = [[float(point.split(",")[1]) for point in line.attrib["points"].split()] for line in lines]
+    assert heights[0] == [48.0, 112.0]  # SVG counts from the top
+    assert [element.text for element in drawing if element.tag.endswith("text")] == [
+        "loss 1.0000, largest 2.0000", "mIoU 0.5000, largest 0.5000",
+    ]  # fmt: skip
+    assert ElementTree.fromstring(curves.picture([])).tag.endswith("svg")
 
 
 @pytest.mark.parametrize("schedule", ["poly", "cosine"])
