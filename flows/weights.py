@@ -107,7 +107,7 @@ def _cells(model: Model) -> list[Text]:
     """The model as a row of the table."""
     choices = ", ".join(f"{name}={value}" for name, value in model.architecture.items() if name != "classes")
     measured = [f"mIoU {miou:.3f} on {data}" for data, miou in model.measured.items()]
-    about = "\n".join(filter(None, ["", model.network, choices, *measured]))
+    about = "".join(f"\n{line}" for line in (model.network, choices, *measured) if line)
     return [
         Text.assemble((model.front_end, "bold"), about, "\n"),
         Text(str(model.classes)),
