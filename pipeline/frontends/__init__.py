@@ -36,6 +36,8 @@ from pipeline.scores import ScoreMap, probable
 if TYPE_CHECKING:
     import torch
 
+HALF_MAX = 65504.0  # the largest float16
+
 
 class Architecture(Config):
     """What varies between networks of a family: here the number of classes alone."""
@@ -120,7 +122,8 @@ class FrontEnd:
                 for index, planes in zip(indices, logits, strict=True):
                     sent, kept = (planes, None) if own_steps else probable(planes)
                     steps = (*own_steps, *prepared[index][1])
-                    scores[index] = ScoreMap(np.ascontiguousarray(sent.half().cpu().numpy()), steps, kept)
+                    sent = sent.clamp(-HALF_MAX, HALF_MAX).half()
+                    scores[index] = ScoreMap(np.ascontiguousarray(sent.cpu().numpy()), steps, kept)
         return [scores[index] for index in range(len(prepared))]
 
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.config import Inference
+from pipeline import weights
+from pipeline.config import Inference, Recipe
 from pipeline.frontends import FrontEnd
 from pipeline.inference import merged, once, starts, windows
 from pipeline.preprocessing import Preprocessing
-from pipeline.scores import Kept, ScoreMap, Step, full_logits, softmax
+from pipeline.scores import Kept, Resize, ScoreMap, Step, full_logits, softmax
 
 
 class Pointwise(nn.Module):
@@ -120,6 +121,22 @@ def test_a_photograph_that_fits_is_scored_once() -> None:
     assert once((64, 64), Inference(window=64)) and not once((65, 1), Inference(window=64))
     assert once((9000, 9000), Inference())
     assert not once((5, 5), Inference(flip=True)) and not once((5, 5), Inference(scales=(0.5,)))
+
+
+def test_logits_beyond_half_precision_stay_finite() -> None:
+    network = Pointwise()
+    network.layer.weight.data *= 1e7
+    network.steps = lambda height, width: (Resize(height, width, False),)  # type: ignore[method-assign,assignment]
+    (scores,) = FrontEnd(network, Preprocessing()).score([noise(4, 5)])
+    assert np.abs(scores.logits).max() == 65504
+
+
+def test_a_recipes_front_end_says_how_photographs_are_scored() -> None:
+    recipe = Recipe.model_validate({"front_end": {"flip": True, "scales": [0.5, 1]}})
+    data = weights.read_weights(recipe).data
+    (often,) = weights.open_front_end("fcn8s_lite", data, how=recipe.front_end).score([noise(40, 50)])
+    (once,) = weights.open_front_end("fcn8s_lite", data).score([noise(40, 50)])
+    assert often.kept is not None and often.size == once.size == (40, 50) and once.kept is None
 
 
 def test_a_batch_with_large_and_small_photographs_keeps_its_order() -> None:
