@@ -61,7 +61,7 @@ class FrontEnd(Inference):
     """The front end: image -> class scores."""
 
     name: str = Field("fcn8s_lite", description="A module of pipeline.frontends.")
-    weights: str | None = Field(None, description="A safetensors file; the front end's bundled weights if left out.")
+    weights: str | None = Field(None, description="A safetensors file, or package:NAME; bundled ones if left out.")
 
 
 class BackEnd(Config):

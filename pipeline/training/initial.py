@@ -82,7 +82,7 @@ def _take_native(
 ) -> tuple[frozenset[str], Preprocessing, str]:
     """Native weights of the same front end; with another class count, those of the layers before the scores."""
     try:
-        data = storage.read(location)
+        data = weights.read_location(location)
         opened = weights.open_network(name, data)
     except WeightsError as error:
         raise WeightsError(f"{storage.public(location)} does not fit front end {name!r}: {error}") from error

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SUFFIX = ".safetensors"
 MAX_CLASSES = 256  # a byte a pixel
 NOTES = "densemask"
+PACKAGE = "package:"  # before the name of a bundled file
 BATCH_COUNTER = "num_batches_tracked"  # of a batch norm; nothing that a network does here depends on it
 
 
@@ -76,16 +77,9 @@ def read_weights(recipe: Recipe) -> Weights:
             raise WeightsError(
                 f"front end {recipe.front_end.name!r} has no bundled weights; name a {SUFFIX} file with --weights"
             )
-        location = f"package:{module.WEIGHTS}"
-        data = resources.files(__name__).joinpath(module.WEIGHTS).read_bytes()
-    else:
-        location = storage.public(chosen)
-        try:
-            data = storage.read(chosen)
-        except StorageError as error:
-            is_folder = not storage.is_remote(chosen) and storage.is_folder(chosen)
-            hint = "; `densemask convert` makes one file of it" if is_folder else ""
-            raise WeightsError(f"no weights: {error}{hint}") from error
+        chosen = f"{PACKAGE}{module.WEIGHTS}"
+    location = storage.public(chosen)
+    data = read_location(chosen)
     try:
         network = open_network(recipe.front_end.name, data)
     except WeightsError as error:
@@ -93,6 +87,26 @@ def read_weights(recipe: Recipe) -> Weights:
     if not 1 <= len(network.classes) <= MAX_CLASSES:
         raise WeightsError(f"{location} has {len(network.classes)} classes; a mask holds 1 to {MAX_CLASSES}")
     return Weights(data, hashlib.sha256(data).hexdigest(), location, network.classes, network.palette)
+
+
+def read_location(chosen: str) -> bytes:
+    """The bytes of a weights file: at a location, or ``package:NAME`` for a bundled one. Raises WeightsError."""
+    if chosen.startswith(PACKAGE):
+        name = chosen.removeprefix(PACKAGE)
+        if name not in bundled():
+            raise WeightsError(f"no bundled weights {name!r}; there are {', '.join(bundled())}")
+        return resources.files(__name__).joinpath(name).read_bytes()
+    try:
+        return storage.read(chosen)
+    except StorageError as error:
+        is_folder = not storage.is_remote(chosen) and storage.is_folder(chosen)
+        hint = "; `densemask convert` makes one file of it" if is_folder else ""
+        raise WeightsError(f"no weights: {error}{hint}") from error
+
+
+def bundled() -> list[str]:
+    """The names of the weights files that come with the package."""
+    return sorted(file.name for file in resources.files(__name__).iterdir() if file.name.endswith(SUFFIX))
 
 
 def open_network(name: str, data: bytes) -> Network:

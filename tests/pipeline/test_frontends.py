@@ -51,6 +51,7 @@ TRUNKS = get_args(Trunk)
 WIDTHS = {"deeplab_v3_mobilenet_v2": 1 / 4, "lraspp": 1 / 10, "mobilenet_v2": 1 / 4, "mobilenet_v3": 1 / 10}
 # Pixel accuracy on every 20th of VOC val is 0.915 (0.905 on all 200, as published); 0.896 with red and blue swapped.
 BUNDLED_ACCURACY = 0.91
+FRONT_END_OF_BUNDLED = {"fcn8s_efficientnet_lite0_voc21.safetensors": "fcn8s_lite"}
 SIZES = ((1, 1), (1, 40), (31, 33), (133, 217))
 State = dict[str, torch.Tensor]
 
@@ -349,6 +350,14 @@ def test_the_bundled_weights_fit_and_name_their_classes() -> None:
     assert loaded.classes == VOC_21
     assert loaded.location == "package:fcn8s_efficientnet_lite0_voc21.safetensors"
     assert loaded.sha256 == "2e8958a942bdcb118fd7dde1424239e64b1cddc496c02e4624e718f3f65362d1"
+
+
+def test_bundled_weights_can_be_named() -> None:
+    for name in weights.bundled():
+        front_end = {"name": FRONT_END_OF_BUNDLED[name], "weights": f"package:{name}"}
+        assert weights.read_weights(Recipe.model_validate({"front_end": front_end})).location == f"package:{name}"
+    with pytest.raises(WeightsError, match=r"^no bundled weights 'none'; there are .*\.safetensors$"):
+        weights.read_weights(Recipe.model_validate({"front_end": {"name": "fcn8s_lite", "weights": "package:none"}}))
 
 
 def photographs_of(voc_root: Path, count: int) -> list[np.ndarray]:
