@@ -14,7 +14,7 @@ def refine(rgb: np.ndarray, probabilities: np.ndarray, parameters: Parameters) -
     kept = kept_labels(probabilities, parameters.keep_label_above)
     if len(kept) == 1:
         return Refined(kept, np.ones((1, *probabilities.shape[1:]), np.float32))
-    return Refined(kept, _mean_field(rgb, probabilities[kept], parameters))
+    return Refined(kept, _mean_field(rgb, probabilities, kept, parameters))
 
 
 def kept_labels(probabilities: np.ndarray, threshold: float) -> np.ndarray:
@@ -24,15 +24,15 @@ def kept_labels(probabilities: np.ndarray, threshold: float) -> np.ndarray:
     return kept if len(kept) else np.array([int(peaks.argmax())])
 
 
-def _mean_field(rgb: np.ndarray, probabilities: np.ndarray, parameters: Parameters) -> np.ndarray:
+def _mean_field(rgb: np.ndarray, probabilities: np.ndarray, kept: np.ndarray, parameters: Parameters) -> np.ndarray:
     if parameters.engine == "torch":
         from pipeline.backends.lattice import tensor
 
-        return tensor.refine_batch(rgb[None], probabilities[None], parameters)[0].cpu().numpy()
+        return tensor.refine_batch(rgb[None], probabilities[None, kept], parameters)[0].cpu().numpy()
     if parameters.engine == "pydensecrf":
         from pipeline.backends.lattice import reference
 
-        return reference.mean_field(rgb, probabilities, parameters)
+        return reference.mean_field(rgb, probabilities[kept], parameters)
     from pipeline.backends.lattice import cpu
 
-    return cpu.mean_field(rgb, probabilities, parameters)
+    return cpu.mean_field(rgb, probabilities, parameters, kept.tolist())

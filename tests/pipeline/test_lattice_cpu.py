@@ -268,11 +268,14 @@ def test_arrays_of_any_type_and_layout_give_the_same_and_stay_as_they_were(made:
 
 
 @few
-@given(scenes(), parameters(0.1, 1e6), st.sampled_from(["gaussian", "lattice"]), st.sampled_from([0.0, 0.005, 0.5]))
+@given(
+    scenes(), parameters(0.1, 1e6), st.sampled_from(["gaussian", "lattice"]),
+    st.sampled_from([0.0, 0.005, 0.5]), st.sampled_from([0.0, 0.3, 0.9]),
+)  # fmt: skip
 def test_whatever_the_parameters_there_are_probabilities_or_one_line(
-    given: Scene, parameters: Parameters, spatial_kernel: str, stop: float
+    given: Scene, parameters: Parameters, spatial_kernel: str, stop: float, settled: float
 ) -> None:
-    dials = {"spatial_kernel": spatial_kernel, "stop_when_unchanged": stop}
+    dials = {"spatial_kernel": spatial_kernel, "stop_when_unchanged": stop, "settled_above": settled}
     try:
         found = cpu.mean_field(*given, parameters.model_copy(update=dials))
     except ValueError as refusal:
@@ -571,6 +574,25 @@ def test_a_field_stops_when_the_labels_stay_and_the_labels_are_the_same() -> Non
     assert np.array_equal(early, inferred(field, unary, iterations))
     assert (early.argmax(0) == q.argmax(0)).mean() >= 0.995
     assert field.infer(unary, early, 20, 0.9, False) == 1
+
+
+@pytest.mark.parametrize("matrix", [False, True])
+@pytest.mark.parametrize("labels", [2, 3, 4, 5, 8, 9, 16, 17, 21, 26])
+def test_pixels_that_have_settled_leave_and_the_labels_are_the_same(labels: int, matrix: bool) -> None:
+    given = smooth_scene(labels=labels)
+    _, height, width = given.probabilities.shape
+    field = _engine.Field(labels, height, width)
+    cpu.add_spatial(field, (height, width), Parameters())
+    compatibility = (0.5 * np.eye(labels) - 4.0 * np.eye(labels)).ravel().tolist() if matrix else []
+    field.add_lattice(_engine.bilateral(given.rgb, [67, 67, 3, 3, 3]), 4.0, compatibility, "symmetric")
+    unary = energies(given.probabilities).reshape(labels, -1)
+    whole, left, none_settled = inferred(field, unary, 10), np.empty_like(unary), np.empty_like(unary)
+    assert field.infer(unary, left, 10, 0.0, False, settled_above=0.98) == 10
+    field.infer(unary, none_settled, 10, 0.0, False, settled_above=0.99999999)
+    assert not np.array_equal(left, whole) and np.array_equal(none_settled, whole)
+    np.testing.assert_allclose(left.sum(0), 1, atol=1e-4)
+    assert (left.argmax(0) == whole.argmax(0)).mean() >= 0.998
+    assert np.abs(left - whole).mean() < 0.01
 
 
 @few

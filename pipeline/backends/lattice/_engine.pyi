@@ -28,4 +28,15 @@ class Field:
         iterations: int,
         stop_when_unchanged: float,
         resume: bool,
+        settled_above: float = 0.0,
+    ) -> int: ...
+    def refine(
+        self,
+        probabilities: NDArray[np.float32],
+        kept: list[int],
+        floor: float,
+        q: NDArray[np.float32],
+        iterations: int,
+        stop_when_unchanged: float,
+        settled_above: float,
     ) -> int: ...

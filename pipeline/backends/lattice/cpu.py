@@ -1,10 +1,12 @@
 """The C++ engine: a permutohedral lattice of our own (src/lattice.hpp) and a fused mean field (src/field.hpp)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import psutil
 
 from pipeline.backends.lattice import _engine
-from pipeline.backends.lattice.parameters import Parameters, energies
+from pipeline.backends.lattice.parameters import PROBABILITY_FLOOR, Parameters
 
 # A wider Gaussian has more taps than a lattice has work. Without normalisation, the scale of the lattice's own
 # approximation is part of the result.
@@ -13,21 +15,28 @@ GAUSSIAN_MAX_STD = 10.0
 BYTES_A_PIXEL, BYTES_A_PIXEL_AND_LABEL = 400, 50
 
 
-def mean_field(rgb: np.ndarray, probabilities: np.ndarray, parameters: Parameters) -> np.ndarray:
-    """Refined probabilities: uint8 [H, W, 3], float [L, H, W] -> float32 [L, H, W].
+def mean_field(
+    rgb: np.ndarray, probabilities: np.ndarray, parameters: Parameters, kept: Sequence[int] | None = None
+) -> np.ndarray:
+    """Refined probabilities: uint8 [H, W, 3], float [C, H, W] -> float32 [L, H, W] of the ``kept`` labels, or of all.
 
     Any strides and any float type; the GIL is released. Raises MemoryError where the machine has not the memory.
     """
-    labels, height, width = probabilities.shape
+    count, height, width = probabilities.shape
+    kept = range(count) if kept is None else kept
+    labels = len(kept)
     check_memory(height, width, labels)
     field = _engine.Field(labels, height, width)
     add_spatial(field, (height, width), parameters)
     xy, colour = parameters.bilateral_xy_std, parameters.bilateral_rgb_std
     lattice = _engine.bilateral(np.ascontiguousarray(rgb, np.uint8), [xy, xy, colour, colour, colour])
     field.add_lattice(lattice, parameters.bilateral_weight, [], parameters.normalization)
-    unary = np.ascontiguousarray(energies(probabilities).reshape(labels, -1), np.float32)
-    q = np.empty_like(unary)
-    field.infer(unary, q, parameters.iterations, parameters.stop_when_unchanged, False)
+    planes = np.ascontiguousarray(probabilities, np.float32).reshape(count, -1)
+    q = np.empty((labels, height * width), np.float32)
+    field.refine(
+        planes, list(kept), PROBABILITY_FLOOR, q, parameters.iterations, parameters.stop_when_unchanged,
+        parameters.settled_above,
+    )  # fmt: skip
     return q.reshape(labels, height, width)
 
 

@@ -16,7 +16,7 @@ Normalization = Literal["symmetric", "before", "after", "none"]
 class Parameters(BaseModel):
     """The field. The defaults are those of kazuto1011/deeplab-pytorch (DeepLab v2).
 
-    Three dials trade exactness for time; what each costs and gains is measured in docs/results.md. ``exact`` turns all
+    Four dials trade exactness for time; what each costs and gains is measured in docs/results.md. ``exact`` turns all
     of them off.
     """
 
@@ -33,8 +33,11 @@ class Parameters(BaseModel):
     keep_label_above: float = Field(
         0.05, ge=0, lt=1, description="Labels whose probability nowhere passes this take no part in the field."
     )
+    settled_above: float = Field(
+        0.98, ge=0, lt=1, description="cpu: pixels whose most probable label passes this leave the iteration; 0: none."
+    )
     stop_when_unchanged: float = Field(
-        0.005, ge=0, lt=1, description="cpu: stop when an iteration moves fewer pixels' probabilities by over 0.02."
+        0.0, ge=0, lt=1, description="cpu: stop when an iteration moves fewer pixels' probabilities by over 0.02."
     )
     spatial_kernel: Literal["gaussian", "lattice"] = Field(
         "gaussian", description="cpu: the spatial kernel as an exact Gaussian, or by a lattice as pydensecrf has it."
@@ -46,7 +49,12 @@ class Parameters(BaseModel):
         if not self.exact:
             return self
         return self.model_copy(
-            update={"keep_label_above": 0.0, "stop_when_unchanged": 0.0, "spatial_kernel": "lattice"}
+            update={
+                "keep_label_above": 0.0,
+                "settled_above": 0.0,
+                "stop_when_unchanged": 0.0,
+                "spatial_kernel": "lattice",
+            }
         )
 
 

@@ -11,20 +11,35 @@ namespace {
 
 struct GivenFeatures : Features {
     const float* values;
+    int64_t pixels;
 
     void fill(const Block& at, float* out) const override {
         for (int i = 0; i < d; ++i)
             for (int p = 0; p < BLOCK; ++p) out[i * BLOCK + p] = p < at.count ? values[(at.raster + p) * d + i] : 0.0f;
     }
+
+    void range(float* low, float* high) const override {
+        std::copy_n(values, d, low);
+        std::copy_n(values, d, high);
+        float poison = 0;  // a sum with what is not finite is not a number
+        for (int64_t p = 0; p < pixels; ++p)
+            for (int i = 0; i < d; ++i) {
+                const float value = values[p * d + i];
+                low[i] = value < low[i] ? value : low[i];
+                high[i] = value > high[i] ? value : high[i];
+                poison += value * 0.0f;
+            }
+        if (!(poison == 0)) high[0] = NAN;
+    }
 };
 
 struct BilateralFeatures : Features {
     const uint8_t* rgb;
-    int64_t width;
+    Grid grid;
     Deviations deviations;
 
     void fill(const Block& at, float* out) const override {
-        const int64_t y = at.raster / width, x = at.raster % width;
+        const int64_t y = at.raster / grid.width, x = at.raster % grid.width;
         const float colours[] = {deviations.red, deviations.green, deviations.blue};
         for (int p = 0; p < BLOCK; ++p) {
             out[p] = float(x + p) / deviations.x;
@@ -33,6 +48,17 @@ struct BilateralFeatures : Features {
         for (int c = 0; c < 3; ++c)
             for (int p = 0; p < BLOCK; ++p)
                 out[(2 + c) * BLOCK + p] = p < at.count ? float(rgb[(at.raster + p) * 3 + c]) / colours[c] : 0.0f;
+    }
+
+    void range(float* low, float* high) const override {
+        uint8_t least[3] = {255, 255, 255}, most[3] = {};
+        for (int64_t p = 0; p < grid.pixels(); ++p)
+            for (int c = 0; c < 3; ++c) least[c] = std::min(least[c], rgb[p * 3 + c]), most[c] = std::max(most[c], rgb[p * 3 + c]);
+        const float colours[] = {deviations.red, deviations.green, deviations.blue};
+        low[0] = low[1] = 0;
+        high[0] = float(grid.width - 1) / deviations.x;
+        high[1] = float(grid.height - 1) / deviations.y;
+        for (int c = 0; c < 3; ++c) low[2 + c] = float(least[c]) / colours[c], high[2 + c] = float(most[c]) / colours[c];
     }
 };
 
@@ -83,25 +109,19 @@ public:
 
     void add_lattice(std::shared_ptr<const LatticeFilter> lattice, float weight, std::vector<float> matrix,
                      Normalization normalization) override {
-        add(lattice_term(static_cast<const Filter&>(*lattice).lattice, normalization), weight, std::move(matrix));
+        field_.terms.push_back(lattice_term(static_cast<const Filter&>(*lattice).lattice, weight, std::move(matrix), normalization, !field_.whole()));
     }
 
     void add_gaussian(double y_deviation, double x_deviation, float weight, std::vector<float> matrix,
                       Normalization normalization) override {
-        add(gaussian_term(field_.grid, y_deviation, x_deviation, normalization), weight, std::move(matrix));
+        field_.terms.push_back(gaussian_term(field_.grid, y_deviation, x_deviation, weight, std::move(matrix), normalization));
     }
 
-    int infer(const float* unary, float* q, Inference inference, bool resume) const override {
+    int infer(const Unary& unary, float* q, Inference inference, bool resume) const override {
         return ISA::infer(field_, unary, q, inference, resume);
     }
 
 private:
-    void add(Pairwise term, float weight, std::vector<float> matrix) {
-        term.weight = weight;
-        term.matrix = std::move(matrix);
-        field_.terms.push_back(std::move(term));
-    }
-
     Field field_;
 };
 
@@ -109,6 +129,7 @@ std::shared_ptr<LatticeFilter> lattice(const float* features, int d, Grid grid) 
     GivenFeatures given;
     given.d = d;
     given.values = features;
+    given.pixels = grid.pixels();
     return std::make_shared<Filter>(given, grid);
 }
 
@@ -116,7 +137,7 @@ std::shared_ptr<LatticeFilter> bilateral(const uint8_t* rgb, Grid grid, Deviatio
     BilateralFeatures features;
     features.d = 5;
     features.rgb = rgb;
-    features.width = grid.width;
+    features.grid = grid;
     features.deviations = deviations;
     return std::make_shared<Filter>(features, grid);
 }

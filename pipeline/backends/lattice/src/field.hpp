@@ -1,174 +1,46 @@
 // Mean-field inference in a fully connected CRF (Kraehenbuehl and Koltun, NIPS 2011, Algorithm 1).
 //
-// Q sums to one and the filters are linear, so L labels need L-1 lanes: the last label is the reference, its message is
-// that of all labels together less the others'. Per iteration: the spatial kernel, then one pass over the pixels that
-// slices, adds, takes the softmax and splats for the next iteration, then the blur.
+// Per iteration: one pass over the pixels that gathers the messages and takes the softmax, one that splats, and the blur.
+// Q sums to one and the filters are linear, so the last label needs no lane of its own.
+//
+// Most pixels settle at once. They then leave the iteration: what they say to the others is folded into the others'
+// logits, and the lattice is cut down to those. Later changes travel over the vertices and links that are left.
 #pragma once
 #include <memory>
 #include <vector>
 
-#include "filter.hpp"
-#include "gaussian.hpp"
+#include "narrow.hpp"
+#include "pairwise.hpp"
+#include "softmax.hpp"
 
 namespace densemask::ISA {
 
-// One pairwise term. Potts: message = -weight * filtered Q. Otherwise: message = matrix * filtered Q (symmetric).
-struct Pairwise {
-    std::shared_ptr<const Lattice> lattice;  // null: the separable Gaussian of `rows` and `columns`
-    Band rows, columns;
-    Array<float> before, after;  // [position]: what to scale by before the splat and after the slice
-    Array<float> ones;           // [position]: the filter of ones, scaled
-    std::vector<float> matrix;   // [L, L], or empty: Potts
-    float weight = 0;            // of Potts
-};
-
-inline Pairwise lattice_term(std::shared_ptr<const Lattice> lattice, Normalization normalization) {
-    Pairwise term;
-    const size_t n = lattice->grid.pixels();
-    float alphas[BLOCK], units[BLOCK];
-    std::fill_n(alphas, BLOCK, lattice->alpha());
-    std::fill_n(units, BLOCK, 1.0f);
-    const Scale unit{units, 0}, alpha{alphas, 0};
-    Array<float> norm = filter_lane(*lattice, unit, alpha);
-    term.before = Array<float>(n);
-    term.after = Array<float>(n);
-    for (size_t p = 0; p < n; ++p) {
-        const float inverse = 1.0f / (norm[p] + 1e-20f), root = 1.0f / std::sqrt(norm[p] + 1e-20f);
-        const bool symmetric = normalization == Normalization::symmetric;
-        term.before[p] = symmetric ? root : normalization == Normalization::before ? inverse : 1.0f;
-        term.after[p] = (symmetric ? root : normalization == Normalization::after ? inverse : 1.0f) * alphas[0];
-    }
-    term.ones = filter_lane(*lattice, {term.before.data(), 1}, {term.after.data(), 1});
-    term.lattice = std::move(lattice);
-    return term;
-}
-
-inline Pairwise gaussian_term(Grid grid, double y_deviation, double x_deviation, Normalization normalization) {
-    Pairwise term;
-    term.rows = make_band(grid.height, y_deviation, normalization);
-    term.columns = make_band(grid.width, x_deviation, normalization);
-    term.ones = Array<float>(grid.pixels());
-    for (int64_t b = 0; b < grid.blocks(); ++b) {
-        const Block at = grid.block(b);
-        const int64_t y = at.raster / grid.width, x = at.raster % grid.width;
-        for (int p = 0; p < at.count; ++p) term.ones[at.position + p] = term.rows.ones[y] * term.columns.ones[x + p];
-    }
-    return term;
-}
-
-
-struct Field {
-    int labels;
-    Grid grid;
-    std::vector<Pairwise> terms;
-};
-
-// How the messages of a term bear on the lanes: t_l += sum_j matrix[j][l] F_j + ones * constant[l].
-struct Mixing {
-    std::vector<float> matrix;    // [lanes, width], or empty: Potts
-    std::vector<float> constant;  // [width]
-};
-
-inline Mixing mixing_of(const Pairwise& term, int labels, int width) {
-    Mixing mixing;
-    if (term.matrix.empty()) return mixing;
-    const int last = labels - 1;
-    auto m = [&](int l, int j) { return term.matrix[size_t(l) * labels + j]; };
-    mixing.matrix.assign(size_t(last) * width, 0.0f);
-    mixing.constant.assign(width, 0.0f);
-    for (int l = 0; l < last; ++l) {
-        mixing.constant[l] = -(m(l, last) - m(last, last));
-        for (int j = 0; j < last; ++j) mixing.matrix[size_t(j) * width + l] = -(m(l, j) - m(last, j) - m(l, last) + m(last, last));
-    }
-    return mixing;
-}
-
-constexpr float SETTLED = 0.02f;
-
-// Q of a block from the lanes' logits against the reference label, [count, width]; with Potts messages `f` it is of
-// logits + f + the sum of f: the reference label's message is that of all labels (in the logits) less the others'.
-// Counts the pixels of which a probability is further than SETTLED from what `old`, the Q before, says.
-template <bool POTTS, class Shape>
-int softmax_block(Shape shape, int count, const float* logits, const float* f, const float* old, float* q) {
-    constexpr int W = Shape::lanes;
-    int changed = 0;
-    if constexpr (W < 8) {  // several pixels a vector
-        const int floats = count * W;
-        for (int i = 0; i < floats; i += 8) {
-            f8 x = load8(logits + i);
-            if constexpr (POTTS) x += load8(f + i) + group_sum<W>(load8(f + i));
-            const f8 top = max8(group_max<W>(x), splat8(0.0f));
-            const f8 e = exp8(x - top);
-            const f8 value = e / (exp8(-top) + group_sum<W>(e)), step = value - load8(old + i);
-            store8(q + i, value);
-            unsigned moved = bits8((step > SETTLED) | (step < -SETTLED));
-            if (i + 8 > floats) moved &= (1u << (floats - i)) - 1;
-            if constexpr (W == 2) moved = (moved | moved >> 1) & 0x55;
-            if constexpr (W == 4) moved = (moved | moved >> 1 | moved >> 2 | moved >> 3) & 0x11;
-            changed += __builtin_popcount(moved);
-        }
-    } else {
-        const int chunks = shape.width() / 8, width = shape.width();
-        for (int p = 0; p < count; ++p, logits += width, f += POTTS ? width : 0, old += width, q += width) {
-            f8 all{}, top{}, sum{};
-            if constexpr (POTTS) {
-                for (int c = 0; c < chunks; ++c) all += load8(f + 8 * c);
-                all = group_sum<8>(all);
-            }
-            for (int c = 0; c < chunks; ++c) {
-                f8 x = load8(logits + 8 * c);
-                if constexpr (POTTS) x += load8(f + 8 * c) + all;
-                top = max8(top, x);
-                store8(q + 8 * c, x);
-            }
-            top = group_max<8>(top);
-            for (int c = 0; c < chunks; ++c) {
-                const f8 e = exp8(load8(q + 8 * c) - top);
-                store8(q + 8 * c, e);
-                sum += e;
-            }
-            const f8 scale = 1.0f / (exp8(-top) + group_sum<8>(sum));
-            i8 moved{};
-            for (int c = 0; c < chunks; ++c) {
-                const f8 value = load8(q + 8 * c) * scale, step = value - load8(old + 8 * c);
-                store8(q + 8 * c, value);
-                moved |= (step > SETTLED) | (step < -SETTLED);
-            }
-            changed += bits8(moved) != 0;
-        }
-    }
-    return changed;
-}
-
 constexpr float FARTHEST = 1e4f;
+constexpr double WORTH_NARROWING = 0.7;  // of the pixels in play: with more left, cutting costs more than it saves
 
 // The whole inference for one shape of lanes.
-template <class Shape> class MeanField {
+template <class Shape, bool WHOLE> class MeanField {
 public:
     MeanField(const Field& field, Shape shape)
-        : field_(field), shape_(shape), width_(shape.width()), lanes_(field.labels - 1) {
+        : field_(field), shape_(shape), width_(shape.width()), lanes_(field.labels - !WHOLE) {
         const size_t n = field.grid.pixels();
+        for (int64_t b = 0; b < field.grid.blocks(); ++b) walk_.push_back(field.grid.block(b));
         int reach = 0;
-        for (auto* block : {&t_, &f_, &q_block_}) *block = Array<float>(size_t(BLOCK) * width_ + 8);
-        unary_ = Array<float>(n * width_ + 8);
-        q_ = Array<float>(n * width_ + 8);
-        q_next_ = Array<float>(n * width_ + 8);
-        for (const auto& term : field.terms) {
-            mixings_.push_back(mixing_of(term, field.labels, width_));
-            after_.emplace_back(term.lattice ? n : 0);
-            for (size_t p = 0; p < after_.back().size(); ++p)
-                after_.back()[p] = term.after[p] * (term.matrix.empty() ? term.weight : 1.0f);
-            const size_t vertices = term.lattice ? size_t(term.lattice->vertices) * width_ : 0;
-            now_.emplace_back(vertices);
-            next_.emplace_back(vertices);
-            reach = std::max(reach, term.columns.radius);
+        for (const Pairwise& given : field.terms) {
+            Term term{&given, mixing_of(given, field.labels, WHOLE, width_), given.lattice, given.before.data(), given.after.data()};
+            if (given.lattice) term.make_vertices(width_);
+            term.ones = Array<float>(WHOLE || term.potts() ? 0 : n);
+            std::copy_n(given.ones.data(), term.ones.size(), term.ones.data());
+            reach = std::max(reach, given.columns.radius);
+            terms_.push_back(std::move(term));
         }
-        line_ = Array<float>(size_t(BLOCK + 2 * reach) * width_ + 32);
-        for (auto& vertices : now_) std::fill(vertices.begin(), vertices.end(), 0.0f);
+        for (auto* block : {&t_, &f_, &q_block_}) *block = Array<float>(size_t(BLOCK) * width_ + WIDE);
+        line_ = Array<float>(size_t(BLOCK + 2 * reach) * width_ + 2 * WIDE);
+        for (auto* image : {&unary_, &q_, &fresh_}) *image = Array<float>(n * width_ + WIDE);
     }
 
-    // unary: [L, N] energies in raster order. q: [L, N], read first where `resume`, and the result.
-    int run(const float* unary, float* q, const Inference& inference, bool resume) {
+    // q: [L, N] in raster order, read first where `resume`, and the result.
+    int run(const Unary& unary, float* q, const Inference& inference, bool resume) {
         start(unary, resume ? q : nullptr);
         int iteration = 0;
         const int64_t n = field_.grid.pixels();
@@ -176,121 +48,238 @@ public:
             const int64_t changed = step();
             ++iteration;
             if (double(changed) < inference.stop_when_unchanged * double(n)) break;
+            if (inference.settled_above > 0 && iteration < inference.iterations) narrow(float(inference.settled_above));
         }
         write(q);
         return iteration;
     }
 
 private:
-    // The lanes' logits against the reference label; Q of them alone, or the one given, splatted.
-    void start(const float* unary, const float* given) {
+    // What changes of a pairwise term as the field is narrowed; arrays are by position.
+    struct Term {
+        const Pairwise* given;
+        Mixing mixing;
+        std::shared_ptr<const Lattice> lattice;
+        const float *before, *after;           // what to scale by before the splat and after the slice
+        Array<float> own_before{}, own_after{};  // of the narrowed lattice
+        Array<float> ones{};                   // of terms with a matrix, for the label without a lane
+        Array<float> vertices{};               // [vertices, width]
+
+        bool potts() const { return given->matrix.empty(); }
+        void make_vertices(int width) {
+            vertices.clear();
+            vertices = Array<float>(size_t(lattice->vertices) * width);
+            std::fill(vertices.begin(), vertices.end(), 0.0f);
+        }
+    };
+
+    // The lanes' logits, against the most probable label or the one without a lane; Q of them alone, or the one given,
+    // splatted.
+    void start(const Unary& unary, const float* given) {
         const int64_t n = field_.grid.pixels();
-        for (int64_t b = 0; b < field_.grid.blocks(); ++b) {
-            const Block at = field_.grid.block(b);
-            float most[BLOCK], all[BLOCK] = {};
-            for (int p = 0; p < at.count; ++p) most[p] = unary[at.raster + p];
-            for (int l = 1; l <= lanes_; ++l)
-                for (int p = 0; p < at.count; ++p) most[p] = std::min(most[p], unary[l * n + at.raster + p]);
-            // A label this far above the least energy has no probability, and would leave the others no digits.
-            for (int p = 0; p < at.count; ++p) most[p] += FARTHEST;
-            for (int l = 0; l < width_; ++l)
-                for (int p = 0; p < at.count; ++p)
-                    t_[p * width_ + l] = l < lanes_ ? std::min(unary[lanes_ * n + at.raster + p], most[p]) -
-                                                          std::min(unary[l * n + at.raster + p], most[p])
-                                                    : -INFINITY;
-            for (const Pairwise& term : field_.terms)
-                for (int p = 0; p < at.count && term.matrix.empty(); ++p) all[p] += term.weight * term.ones[at.position + p];
-            for (int p = 0; p < at.count; ++p)
-                for (int l = 0; l < width_; ++l) unary_[at.position * width_ + p * width_ + l] = t_[p * width_ + l] - all[p];
-            softmax_block<false>(shape_, at.count, t_.data(), nullptr, t_.data(), q_block_.data());
+        Array<float> planes(size_t(std::max(width_, field_.labels)) * BLOCK), ratios(size_t(width_) * BLOCK);
+        for (auto* block : {&planes, &ratios}) std::fill(block->begin(), block->end(), 0.0f);
+        for (const Block& at : walk_) {
+            energies(unary, at, n, planes.data());
+            float* logits = &unary_[at.position * width_];
+            against_one(planes.data());
+            interleave(planes.data(), at.count, logits);
             if (given)
+                for (int l = 0; l < lanes_; ++l) std::copy_n(&given[l * n + at.raster], at.count, &ratios[l * BLOCK]);
+            else
+                softmax_planes(planes.data(), ratios.data());
+            float* q = q_block_.data();
+            interleave(ratios.data(), at.count, q);
+            std::copy_n(q, at.count * width_, &q_[at.raster * width_]);
+            for (Term& term : terms_) {
+                splat_term(term, at, q);
+                if (WHOLE || !term.potts()) continue;
                 for (int p = 0; p < at.count; ++p)
-                    for (int l = 0; l < lanes_; ++l) q_block_[p * width_ + l] = given[l * n + at.raster + p];
-            std::copy_n(q_block_.data(), at.count * width_, &q_[at.raster * width_]);
-            splat_terms(at, q_block_.data(), now_);
-        }
-        blur_lattices(now_);
-    }
-
-    void splat_terms(const Block& at, const float* q, std::vector<Array<float>>& vertices) {
-        for (size_t k = 0; k < field_.terms.size(); ++k) {
-            const Pairwise& term = field_.terms[k];
-            if (term.lattice) splat_block(*term.lattice, shape_, at, &term.before[at.position], q, vertices[k].data());
-        }
-    }
-
-    void blur_lattices(std::vector<Array<float>>& of) {
-        for (size_t k = 0; k < field_.terms.size(); ++k)
-            if (field_.terms[k].lattice) blur_all(*field_.terms[k].lattice, shape_, of[k].data());
-    }
-
-    int64_t step() {
-        for (auto& vertices : next_) std::fill(vertices.begin(), vertices.end(), 0.0f);
-        int64_t changed = 0;
-        for (int64_t b = 0; b < field_.grid.blocks(); ++b) {
-            const Block at = field_.grid.block(b);
-            const int floats = at.count * width_;
-            float* q = &q_next_[at.raster * width_];
-            if (floats % 8 == 0) {
-                changed += update(at, q);
-            } else {  // whole vectors would run into the next block's pixels
-                changed += update(at, q_block_.data());
-                std::copy_n(q_block_.data(), floats, q);
+                    for (int l = 0; l < lanes_; ++l) logits[p * width_ + l] -= term.given->ones[at.position + p];
             }
-            splat_terms(at, q, next_);
         }
-        q_.swap(q_next_);
-        now_.swap(next_);
-        blur_lattices(now_);
+        blur_terms();
+    }
+
+    // The energies of a block, [labels, BLOCK].
+    void energies(const Unary& unary, const Block& at, int64_t n, float* planes) {
+        for (int l = 0; l < field_.labels; ++l) {
+            float* energy = planes + l * BLOCK;
+            std::copy_n(unary.values + unary.planes[l] * n + at.raster, at.count, energy);
+            for (int p = 0; unary.probabilities && p < BLOCK; p += WIDE) {
+                const Wide floor = Wide{} + unary.floor, value = larger(load<Wide>(energy + p), floor);
+                store<Wide>(energy + p, -logarithm(value > 1.0f ? Wide{} + 1.0f : value));
+            }
+        }
+    }
+
+    // Energies [labels, BLOCK] -> logits [width, BLOCK] against the least energy's, or that of the label without a lane.
+    void against_one(float* planes) {
+        for (int p = 0; p < BLOCK; p += WIDE) {
+            Wide least = load<Wide>(planes + p);
+            for (int l = 1; l < field_.labels; ++l) least = smaller(least, load<Wide>(planes + l * BLOCK + p));
+            // A label this far above the least energy has no probability, and would leave the others no digits.
+            const Wide most = least + FARTHEST, none = smaller(load<Wide>(planes + (field_.labels - 1) * BLOCK + p), most);
+            for (int l = 0; l < lanes_; ++l) {
+                float* logit = planes + l * BLOCK + p;
+                store<Wide>(logit, (WHOLE ? least : none) - smaller(load<Wide>(logit), most));
+            }
+            for (int l = lanes_; l < width_; ++l) store<Wide>(planes + l * BLOCK + p, Wide{} - INFINITY);
+        }
+    }
+
+    // The softmax of logits [width, BLOCK], pixel by pixel.
+    void softmax_planes(const float* logits, float* q) {
+        for (int p = 0; p < BLOCK; p += WIDE) {
+            Wide top{}, sum{};
+            for (int l = 0; l < lanes_ && !WHOLE; ++l) top = larger(top, load<Wide>(logits + l * BLOCK + p));
+            if (!WHOLE) sum = exponential(-top);
+            for (int l = 0; l < width_; ++l) {
+                const Wide e = exponential(load<Wide>(logits + l * BLOCK + p) - top);
+                store<Wide>(q + l * BLOCK + p, e);
+                sum += e;
+            }
+            const Wide scale = 1.0f / sum;
+            for (int l = 0; l < lanes_; ++l) store<Wide>(q + l * BLOCK + p, load<Wide>(q + l * BLOCK + p) * scale);
+        }
+    }
+
+    // [width, BLOCK] -> [count, width].
+    void interleave(const float* planes, int count, float* lanes) {
+        for (int p = 0; p < count; ++p)
+            for (int l = 0; l < width_; ++l) lanes[p * width_ + l] = planes[l * BLOCK + p];
+    }
+
+    void splat_term(Term& term, const Block& at, const float* q) {
+        if (term.lattice) splat_block(*term.lattice, shape_, at, &term.before[at.position], q, term.vertices.data());
+    }
+
+    void blur_terms() {
+        for (Term& term : terms_)
+            if (term.lattice) blur_all(*term.lattice, shape_, term.vertices.data());
+    }
+
+    // One iteration; how many pixels it moved.
+    int64_t step() {
+        int64_t changed = 0;
+        for (const Block& at : walk_) changed += update(at, &fresh_[at.position * width_]);  // in whole vectors, in order
+        for (Term& term : terms_) std::fill(term.vertices.begin(), term.vertices.end(), 0.0f);
+        for (const Block& at : walk_) {
+            const float* q = &fresh_[at.position * width_];
+            std::copy_n(q, at.count * width_, &q_[at.raster * width_]);
+            for (Term& term : terms_) splat_term(term, at, q);
+        }
+        blur_terms();
         return changed;
     }
 
-    // The block's new Q; how many of its pixels have not settled.
+    // The block's new Q; how many of its pixels it moved.
     int update(const Block& at, float* q) {
         const float* logits = &unary_[at.position * width_];
         bool potts = false, mixed = false;
-        for (size_t k = 0; k < field_.terms.size(); ++k) {
-            const Pairwise& term = field_.terms[k];
-            if (term.matrix.empty()) continue;
+        for (const Term& term : terms_) {
+            if (term.potts()) continue;
             if (!mixed) std::copy_n(logits, at.count * width_, t_.data());
             mixed = true;
-            message(k, at, false);
-            mix(mixings_[k], at, &term.ones[at.position], f_.data(), t_.data());
+            message(term, at, false);
+            mix(term.mixing, at.count, WHOLE ? nullptr : &term.ones[at.position], f_.data(), t_.data());
         }
-        for (size_t k = 0; k < field_.terms.size(); ++k)
-            if (field_.terms[k].matrix.empty()) potts = message(k, at, potts);
+        for (const Term& term : terms_)
+            if (term.potts()) message(term, at, std::exchange(potts, true));
         if (mixed) logits = t_.data();
         const float* old = &q_[at.raster * width_];
-        return potts ? softmax_block<true>(shape_, at.count, logits, f_.data(), old, q)
-                     : softmax_block<false>(shape_, at.count, logits, nullptr, old, q);
+        return potts ? softmax_block<WHOLE, true>(shape_, at.count, logits, f_.data(), old, q)
+                     : softmax_block<WHOLE, false>(shape_, at.count, logits, nullptr, old, q);
     }
 
-    // The filtered Q of a term into f_, or added to it; true.
-    bool message(size_t k, const Block& at, bool add) {
-        const Pairwise& term = field_.terms[k];
+    // The filtered Q of a term into f_, or added to it.
+    void message(const Term& term, const Block& at, bool add) {
         if (term.lattice) {
-            const float *vertices = now_[k].data(), *scale = &after_[k][at.position];
-            if (add)
-                slice_block<true>(*term.lattice, shape_, at, scale, vertices, f_.data());
-            else
-                slice_block<false>(*term.lattice, shape_, at, scale, vertices, f_.data());
+            const float *vertices = term.vertices.data(), *scale = &term.after[at.position];
+            add ? slice_block<true>(*term.lattice, shape_, at, scale, vertices, f_.data())
+                : slice_block<false>(*term.lattice, shape_, at, scale, vertices, f_.data());
         } else {
-            const float weight = term.matrix.empty() ? term.weight : 1.0f;
-            if (add)
-                separable<true>(term.rows, term.columns, weight, width_, q_.data(), at, line_.data(), f_.data());
-            else
-                separable<false>(term.rows, term.columns, weight, width_, q_.data(), at, line_.data(), f_.data());
+            const Pairwise& given = *term.given;
+            add ? separable<true>(given.rows, given.columns, given.weight, width_, q_.data(), at, line_.data(), f_.data())
+                : separable<false>(given.rows, given.columns, given.weight, width_, q_.data(), at, line_.data(), f_.data());
         }
-        return true;
     }
 
-    void mix(const Mixing& mixing, const Block& at, const float* ones, const float* message, float* t) {
-        for (int p = 0; p < at.count; ++p)
+    void mix(const Mixing& mixing, int count, const float* ones, const float* message, float* t) {
+        for (int p = 0; p < count; ++p)
             for (int l = 0; l < width_; ++l) {
-                float sum = mixing.constant[l] * ones[p];
+                float sum = ones ? mixing.constant[l] * ones[p] : 0.0f;
                 for (int j = 0; j < lanes_; ++j) sum += mixing.matrix[size_t(j) * width_ + l] * message[p * width_ + j];
                 t[p * width_ + l] += sum;
             }
+    }
+
+    // Takes the settled cells out of the iteration, if they are enough to be worth it.
+    void narrow(float settled) {
+        std::vector<Cut> cuts;
+        int64_t before = 0, left = 0;
+        uint8_t cells[BLOCK / CELL];
+        for (const Block& at : walk_) {
+            unsettled_cells<WHOLE>(shape_, at.count, &q_[at.raster * width_], settled, cells);
+            before += at.count;
+            for (int from = 0; from < at.count;) {
+                int to = from;
+                while (to < at.count && cells[to / CELL]) to = std::min(to + CELL, at.count);
+                if (to > from) cuts.push_back({at.position + from, {at.raster + from, left, to - from}});
+                left += to - from;
+                from = std::max(to, from + CELL);
+            }
+        }
+        if (double(left) > WORTH_NARROWING * double(before)) return;
+        Array<float> unary(left * width_ + WIDE);
+        walk_.clear();
+        for (const auto& [from, to] : cuts) {
+            std::copy_n(&unary_[from * width_], to.count * width_, &unary[to.position * width_]);
+            walk_.push_back(to);
+        }
+        unary_.swap(unary);
+        for (Term& term : terms_) narrow_term(term, cuts, left);
+    }
+
+    // What the lattice says now stays in the logits, less what the narrowed one will say of the same Q.
+    void narrow_term(Term& term, const std::vector<Cut>& cuts, int64_t left) {
+        const auto kept = [&](const float* of) {
+            Array<float> part(left);
+            for (const auto& [from, to] : cuts) std::copy_n(&of[from], to.count, &part[to.position]);
+            return part;
+        };
+        if (term.ones.size()) term.ones = kept(term.ones.data());
+        if (!term.lattice) return;
+        for (const auto& [from, to] : cuts) {
+            message(term, {to.raster, from, to.count}, false);
+            tell(term, to, 1.0f);
+        }
+        term.own_before = kept(term.before);
+        term.own_after = kept(term.after);
+        term.before = term.own_before.data(), term.after = term.own_after.data();
+        term.lattice = std::make_shared<Lattice>(narrowed(*term.lattice, cuts, left));
+        term.make_vertices(width_);
+        for (const Block& at : walk_) {
+            std::copy_n(&q_[at.raster * width_], at.count * width_, q_block_.data());
+            splat_term(term, at, q_block_.data());
+        }
+        blur_all(*term.lattice, shape_, term.vertices.data());
+        for (const Block& at : walk_) {
+            message(term, at, false);
+            tell(term, at, -1.0f);
+        }
+    }
+
+    // Adds `sign` times the term's message in f_ to the block's logits.
+    void tell(const Term& term, const Block& at, float sign) {
+        float *logits = &unary_[at.position * width_], *f = f_.data();
+        for (int i = 0; i < at.count * width_; ++i) f[i] *= sign;
+        if (!term.potts()) return mix(term.mixing, at.count, nullptr, f, logits);
+        for (int p = 0; p < at.count; ++p) {
+            float all = 0;
+            for (int l = 0; l < lanes_ && !WHOLE; ++l) all += f[p * width_ + l];
+            for (int l = 0; l < lanes_; ++l) logits[p * width_ + l] += f[p * width_ + l] + all;
+        }
     }
 
     void write(float* q) {
@@ -306,35 +295,39 @@ private:
                     q[l * n + at.raster + p] = value;
                     left[p] -= value;
                 }
-            for (int p = 0; p < at.count; ++p) q[lanes_ * n + at.raster + p] = left[p] > 0 ? left[p] : 0.0f;
+            for (int p = 0; p < at.count && !WHOLE; ++p) q[lanes_ * n + at.raster + p] = std::max(left[p], 0.0f);
         }
     }
 
     const Field& field_;
     Shape shape_;
     int width_, lanes_;
-    Array<float> unary_, q_, q_next_;       // unary by position, Q by raster
-    std::vector<Mixing> mixings_;
-    std::vector<Array<float>> after_;       // by term: the scale after the slice, times the weight of Potts
-    std::vector<Array<float>> now_, next_;  // by term: vertices
-    Array<float> t_, f_, q_block_, line_;   // of one block: logits, messages, Q, the Gaussian's scratch
+    std::vector<Block> walk_;              // what is still in play
+    std::vector<Term> terms_;
+    Array<float> unary_, fresh_;           // by position: logits, the new Q
+    Array<float> q_;                       // by raster
+    Array<float> t_, f_, q_block_, line_;  // of one block: logits, messages, Q, the Gaussian's scratch
 };
 
-// unary, q: float32 [L, N]. Returns the iterations done.
-inline int infer(const Field& field, const float* unary, float* q, const Inference& inference, bool resume) {
-    auto run = [&](auto shape) { return MeanField<decltype(shape)>(field, shape).run(unary, q, inference, resume); };
-    const int lanes = field.labels - 1;
-    if (lanes <= 0) {
-        std::fill_n(q, field.grid.pixels() * field.labels, 1.0f);
-        return 0;
-    }
-    if (lanes == 1) return run(Shape<1, 1>(lanes));
-    if (lanes == 2) return run(Shape<2, 1>(lanes));
-    if (lanes <= 4) return run(Shape<4, 1>(lanes));
-    if (lanes <= 8) return run(Shape<8, 1>(lanes));
-    if (lanes <= 16) return run(Shape<16, 1>(lanes));
-    if (lanes <= 24) return run(Shape<8, 3>(lanes));
-    return run(Shape<8, 0>(lanes));
+// q: float32 [L, N]. Returns the iterations done.
+inline int infer(const Field& field, const Unary& unary, float* q, const Inference& inference, bool resume) {
+    const auto run = [&](auto shape, auto whole) {
+        return MeanField<decltype(shape), whole.value>(field, shape).run(unary, q, inference, resume);
+    };
+    const std::true_type whole;
+    const std::false_type less_one;
+    const int labels = field.labels;
+    if (labels == 1) return std::fill_n(q, field.grid.pixels(), 1.0f), 0;
+    if (labels == 2) return run(Shape<1, 1>(1), less_one);
+    if (labels == 3) return run(Shape<2, 1>(2), less_one);
+    if (labels == 4) return run(Shape<4, 1>(4), whole);
+    if (labels == 5) return run(Shape<4, 1>(4), less_one);
+    if (labels <= 8) return run(Shape<8, 1>(8), whole);
+    if (labels == 9) return run(Shape<8, 1>(8), less_one);
+    if (labels <= 16) return run(Shape<16, 1>(16), whole);
+    if (labels == 17) return run(Shape<16, 1>(16), less_one);
+    if (labels <= 24) return run(Shape<8, 3>(24), whole);
+    return run(Shape<8, 0>(labels), whole);
 }
 
 }  // namespace densemask::ISA

@@ -4,10 +4,12 @@
 
 namespace densemask::ISA {
 
+constexpr int MAX_LABELS = 256;
+
 // W labels a vector, C vectors a pixel; C = 0: as many as `chunks` says.
 template <int W, int C> struct Shape {
     typedef typename Lanes<W>::type Vector;
-    static constexpr int lanes = W;
+    static constexpr int lanes = W, most_chunks = C ? C : MAX_LABELS / W;
     int chunks;
 
     explicit Shape(int labels) : chunks(C ? C : (labels + W - 1) / W) {}

@@ -66,8 +66,8 @@ void separable(const Band& rows, const Band& columns, float weight, int lanes, c
     for (; i + 32 <= inside; i += 32) {
         f8 sum[4] = {};
         for (int k = low; k <= high; ++k)
-            for (int v = 0; v < 4; ++v) sum[v] += load8(from + k * width * lanes + i + 8 * v) * tap[k];
-        for (int v = 0; v < 4; ++v) store8(line + before + i + 8 * v, sum[v] * weight);
+            for (int v = 0; v < 4; ++v) sum[v] += load<f8>(from + k * width * lanes + i + 8 * v) * tap[k];
+        for (int v = 0; v < 4; ++v) store<f8>(line + before + i + 8 * v, sum[v] * weight);
     }
     for (; i < inside; ++i) {
         float sum = 0;
@@ -82,7 +82,7 @@ void separable(const Band& rows, const Band& columns, float weight, int lanes, c
         if constexpr (std::is_same_v<decltype(value), float>)
             out[j] = ADD ? out[j] + value : value;
         else
-            store8(out + j, ADD ? load8(out + j) + value : value);
+            store<f8>(out + j, ADD ? load<f8>(out + j) + value : value);
     };
     const auto edge = [&](int begin, int end) {
         for (int p = begin; p < end; ++p) {
@@ -90,7 +90,7 @@ void separable(const Band& rows, const Band& columns, float weight, int lanes, c
             int l = 0;
             for (; l + 8 <= lanes; l += 8) {
                 f8 sum{};
-                for (int k = -r; k <= r; ++k) sum += load8(middle + (p + k) * lanes + l) * t[k];
+                for (int k = -r; k <= r; ++k) sum += load<f8>(middle + (p + k) * lanes + l) * t[k];
                 put(p * lanes + l, sum);
             }
             for (; l < lanes; ++l) {
@@ -105,10 +105,10 @@ void separable(const Band& rows, const Band& columns, float weight, int lanes, c
         const float* t = columns.row(x + left) + r;
         int j = left * lanes;
         for (; j + 16 <= right * lanes; j += 16) {
-            f8 a = load8(middle + j) * t[0], b = load8(middle + j + 8) * t[0];
+            f8 a = load<f8>(middle + j) * t[0], b = load<f8>(middle + j + 8) * t[0];
             for (int k = 1; k <= r; ++k) {
-                a += (load8(middle + j - k * lanes) + load8(middle + j + k * lanes)) * t[k];
-                b += (load8(middle + j + 8 - k * lanes) + load8(middle + j + 8 + k * lanes)) * t[k];
+                a += (load<f8>(middle + j - k * lanes) + load<f8>(middle + j + k * lanes)) * t[k];
+                b += (load<f8>(middle + j + 8 - k * lanes) + load<f8>(middle + j + 8 + k * lanes)) * t[k];
             }
             put(j, a);
             put(j + 8, b);

@@ -13,10 +13,19 @@ enum class Normalization { none, before, after, symmetric };
 struct Inference {
     int iterations;
     double stop_when_unchanged;  // share of pixels of which an iteration moves a probability by over 0.02; 0: never
+    double settled_above;        // pixels whose most probable label is above this leave the iteration; 0: never
 };
 
 struct Deviations {
     float y, x, red, green, blue;
+};
+
+// Where the labels' energies lie, or the probabilities of which they are the negative logarithms.
+struct Unary {
+    const float* values;
+    std::vector<int64_t> planes;  // by label: the index of its plane of pixels in `values`
+    bool probabilities = false;
+    float floor = 0;  // of probabilities
 };
 
 class LatticeFilter {
@@ -36,8 +45,8 @@ public:
                              Normalization normalization) = 0;
     virtual void add_gaussian(double y_deviation, double x_deviation, float weight, std::vector<float> matrix,
                               Normalization normalization) = 0;
-    // unary, q: [labels, pixels]. Starts from q where `resume`. Returns the iterations done.
-    virtual int infer(const float* unary, float* q, Inference inference, bool resume) const = 0;
+    // q: [labels, pixels]. Starts from q where `resume`. Returns the iterations done.
+    virtual int infer(const Unary& unary, float* q, Inference inference, bool resume) const = 0;
 };
 
 struct Engine {

@@ -21,6 +21,7 @@
 namespace densemask::ISA {
 
 constexpr int MAX_DIMENSIONS = 32;
+constexpr uint32_t NONE = 0xffffffffu;
 
 // Vertices that are linked along one axis, as chains of 2, 3, 4 or more neighbours.
 struct Chains {
@@ -43,6 +44,8 @@ struct Lattice {
 struct Features {
     int d;
     virtual void fill(const Block& block, float* out) const = 0;
+    // The least and the largest value of each feature; not finite where a feature is not.
+    virtual void range(float* low, float* high) const = 0;
     virtual ~Features() = default;
 };
 
@@ -59,28 +62,12 @@ inline void feature_scales(int d, float* scale) {
     for (int i = 0; i < d; ++i) scale[i] = float(1.0 / std::sqrt(double((i + 2) * (i + 1))) * spread);
 }
 
-inline Radix radix_of(const Features& features, const Grid& grid) {
+inline Radix radix_of(const Features& features) {
     const int d = features.d;
-    std::vector<float> block(size_t(d) * BLOCK);
-    std::vector<double> least(d, std::numeric_limits<double>::infinity()), most(d, -least[0]);
-    std::vector<float> low(d, std::numeric_limits<float>::infinity()), high(d, -low[0]);
-    float poison = 0;
-    for (int64_t b = 0; b < grid.blocks(); ++b) {
-        const Block at = grid.block(b);
-        features.fill(at, block.data());
-        for (int i = 0; i < d; ++i) {
-            const float* f = &block[size_t(i) * BLOCK];
-            float lo = low[i], hi = high[i], bad = 0;
-            for (int p = 0; p < at.count; ++p) {
-                lo = f[p] < lo ? f[p] : lo;
-                hi = f[p] > hi ? f[p] : hi;
-                bad += f[p] * 0.0f;
-            }
-            low[i] = lo, high[i] = hi;
-            poison += bad;
-        }
-    }
-    if (!(poison == 0)) throw std::invalid_argument("a feature is not a finite number");
+    float low[MAX_DIMENSIONS], high[MAX_DIMENSIONS];
+    features.range(low, high);
+    for (int i = 0; i < d; ++i)
+        if (!std::isfinite(low[i]) || !std::isfinite(high[i])) throw std::invalid_argument("a feature is not a finite number");
     float scale[MAX_DIMENSIONS];
     feature_scales(d, scale);
     Radix radix{d, {}, {}, {}, 1.0};
@@ -122,18 +109,18 @@ template <int D, class Key> struct Embedding {
         for (int at = 0; at < count; at += 8) {
             f8 residual[SIZE], rounded[SIZE];
             i8 rank[SIZE], order[SIZE];
-            f8 sum = splat8(0.0f);
+            f8 sum = f8{};
             for (int j = d; j > 0; --j) {
-                const f8 scaled = load8(features + (j - 1) * BLOCK + at) * scale[j - 1];
+                const f8 scaled = load<f8>(features + (j - 1) * BLOCK + at) * scale[j - 1];
                 residual[j] = sum - float(j) * scaled;
                 sum = sum + scaled;
             }
             residual[0] = sum;
             i8 excess{};
             for (int i = 0; i <= d; ++i) {
-                rounded[i] = round8(residual[i] * down);
+                rounded[i] = nearest<f8>(residual[i] * down);
                 residual[i] = residual[i] - rounded[i] * up;
-                excess += to_int8(rounded[i]);
+                excess += to_int<f8>(rounded[i]);
                 rank[i] = i8{};
             }
             for (int i = 0; i < d; ++i)
@@ -164,11 +151,11 @@ template <int D, class Key> struct Embedding {
                     order[j] = less ? order[i] : order[j];
                     order[i] = first;
                 }
-            store8(&weight[0][at], (residual[d] - residual[0]) * down + 1.0f);
-            for (int k = 1; k <= d; ++k) store8(&weight[k][at], (residual[d - k] - residual[d - k + 1]) * down);
+            store<f8>(&weight[0][at], (residual[d] - residual[0]) * down + 1.0f);
+            for (int k = 1; k <= d; ++k) store<f8>(&weight[k][at], (residual[d - k] - residual[d - k + 1]) * down);
             for (int i = 0; i <= d; ++i) *reinterpret_cast<i8*>(&axis[i][at]) = order[i];
             for (int i = 1; i <= d; ++i) {
-                const i8 a = to_int8(rounded[i - 1] - rounded[i]);
+                const i8 a = to_int<f8>(rounded[i - 1] - rounded[i]);
                 for (int p = 0; p < 8; ++p)
                     base[at + p] += static_cast<Key>(a[p] - radix.low[i - 1]) * static_cast<Key>(radix.stride[i - 1]);
             }
@@ -183,6 +170,7 @@ public:
 
     uint32_t size() const { return size_; }
     const Key* keys() const { return keys_.data(); }
+    void forget_places() { slots_.clear(); }  // the keys by id stay
     void prefetch(Key key) const { __builtin_prefetch(&slots_[hash(key)], 1); }
 
     uint32_t insert(Key key) {
@@ -236,13 +224,13 @@ private:
     uint32_t size_ = 0;
 };
 
-// Keys in ascending order (with a sentinel behind them), and the id of each.
+// Keys in ascending order, and the id of each; behind them a sentinel and the count.
 template <class Key> struct Sorted {
     Array<Key> keys;
     Array<uint32_t> ids;
     uint32_t count;
 
-    Sorted(const Table<Key>& table, double cells) : keys(table.size() + 1), ids(table.size()), count(table.size()) {
+    Sorted(const Table<Key>& table, double cells) : keys(table.size() + 1), ids(table.size() + 1), count(table.size()) {
         constexpr int BITS = 11, BUCKETS = 1 << BITS;
         struct Pair {
             Key key;
@@ -259,91 +247,92 @@ template <class Key> struct Sorted {
         }
         for (uint32_t i = 0; i < count; ++i) keys[i] = from[i].key, ids[i] = from[i].id;
         keys[count] = std::numeric_limits<Key>::max();
+        ids[count] = count;
     }
 };
 
-constexpr uint32_t NONE = 0xffffffffu;
-
-// One merge of the sorted keys with themselves, `step` apart: ahead[i] is the place of keys[i] + step, or NONE.
+// One merge of the sorted keys with themselves, `step` apart. next[v]: the neighbour ahead of vertex v, or `count`.
 template <class Key> struct Merge {
     const Key* keys;
+    const uint32_t* ids;
     uint32_t count;
     Key step;
-    uint32_t* ahead;
+    Array<uint32_t> next;
+    Array<uint8_t> has_previous;
     uint32_t i = 0, t = 0;
 
+    Merge(const Sorted<Key>& sorted, int64_t step)
+        : keys(sorted.keys.data()), ids(sorted.ids.data()), count(sorted.count), step(static_cast<Key>(std::abs(step))),
+          next(count + 1), has_previous(count + 1) {
+        next[count] = count;
+        std::fill(has_previous.begin(), has_previous.end(), uint8_t(0));
+    }
     bool more() const { return i < count; }
     void advance() {
         const Key wanted = keys[i] + step, found = keys[t];
-        ahead[i] = wanted == found ? t : NONE;
+        const bool met = wanted == found;
+        next[ids[i]] = met ? ids[t] : count;
+        has_previous[ids[t]] |= met;
         i += wanted <= found;
         t += found < wanted;
     }
 };
 
-// For each axis the links between neighbours; one step back is the same link.
-template <class Key> std::vector<Array<uint32_t>> links_of(const Sorted<Key>& sorted, const Radix& radix) {
-    std::vector<Array<uint32_t>> ahead;
-    std::vector<Merge<Key>> merges;
-    for (int axis = 0; axis <= radix.d; ++axis) {
-        ahead.emplace_back(sorted.count + 1);
-        merges.push_back({sorted.keys.data(), sorted.count, static_cast<Key>(std::abs(radix.step[axis])), ahead.back().data()});
+// The chains of an axis, each from the vertex without one before it, in the order of their first vertices.
+inline Chains chains_of(const Array<uint32_t>& next, const Array<uint8_t>& has_previous) {
+    const uint32_t none = static_cast<uint32_t>(next.size() - 1);
+    Array<uint32_t> heads(none), found(size_t(none) + 4);
+    size_t open = 0;
+    for (uint32_t v = 0; v < none; ++v) heads[open] = v, open += (next[v] != none) & !has_previous[v];
+    const auto copied = [](const uint32_t* from, size_t size) {
+        Array<uint32_t> to(size);
+        std::copy_n(from, size, to.data());
+        return to;
+    };
+    Chains chains;
+    for (int links = 1; links <= 3; ++links) {  // chains that end here are taken, the others' heads stay; no branches
+        size_t taken = 0, left = 0;
+        for (size_t k = 0; k < open; ++k) {
+            uint32_t v = heads[k];
+            found[taken] = v;
+            for (int link = 1; link <= links; ++link) found[taken + link] = v = next[v];
+            const bool ends = next[v] == none;
+            taken += ends ? links + 1 : 0;
+            heads[left] = heads[k];
+            left += !ends;
+        }
+        chains.of[links - 1] = copied(found.data(), taken);
+        open = left;
     }
+    std::vector<uint32_t> longer;
+    for (size_t k = 0; k < open; ++k) {
+        const size_t at = longer.size();
+        longer.push_back(0);
+        for (uint32_t v = heads[k]; v != none; v = next[v]) longer.push_back(v);
+        longer[at] = static_cast<uint32_t>(longer.size() - at - 1);
+    }
+    chains.longer = copied(longer.data(), longer.size());
+    return chains;
+}
+
+template <class Key> std::vector<Chains> axes_of(const Sorted<Key>& sorted, const Radix& radix) {
+    std::vector<Chains> axes;
     // Three at a time: a merge is one long chain of dependent loads, and they do not depend on each other.
-    for (size_t first = 0; first + 3 <= merges.size(); first += 3) {
-        Merge<Key> a = merges[first], b = merges[first + 1], c = merges[first + 2];
+    for (int first = 0; first <= radix.d; first += 3) {
+        const int last = std::min(first + 2, radix.d);
+        Merge<Key> a(sorted, radix.step[first]), b(sorted, radix.step[std::min(first + 1, last)]), c(sorted, radix.step[last]);
         while (a.more() && b.more() && c.more()) {
             a.advance();
             b.advance();
             c.advance();
         }
-        merges[first] = a, merges[first + 1] = b, merges[first + 2] = c;
+        for (auto* merge : {&a, &b, &c})
+            while (merge->more()) merge->advance();
+        axes.push_back(chains_of(a.next, a.has_previous));
+        if (last > first) axes.push_back(chains_of(b.next, b.has_previous));
+        if (last > first + 1) axes.push_back(chains_of(c.next, c.has_previous));
     }
-    for (auto& merge : merges)
-        while (merge.more()) merge.advance();
-    return ahead;
-}
-
-// Chains of `size` vertices in the order of where their first vertex lies, as near as cache cares.
-inline Array<uint32_t> in_order(const std::vector<uint32_t>& chains, int size, uint32_t vertices) {
-    constexpr uint32_t BUCKETS = 512;
-    int shift = 0;
-    while ((vertices >> shift) >= BUCKETS) ++shift;
-    auto next = [&](size_t i) { return size ? i + size : i + chains[i] + 1; };  // size 0: each says its own
-    auto bucket = [&](size_t i) { return chains[i + (size ? 0 : 1)] >> shift; };
-    size_t start[BUCKETS + 1] = {};
-    for (size_t i = 0; i < chains.size(); i = next(i)) start[bucket(i) + 1] += next(i) - i;
-    for (uint32_t b = 0; b < BUCKETS; ++b) start[b + 1] += start[b];
-    Array<uint32_t> ordered(chains.size());
-    for (size_t i = 0; i < chains.size(); i = next(i)) {
-        size_t& to = start[bucket(i)];
-        for (size_t k = i; k < next(i); ++k) ordered[to++] = chains[k];
-    }
-    return ordered;
-}
-
-// `ahead` is in the order of the keys, chains are of ids.
-inline Chains chains_of(const Array<uint32_t>& ahead, const Array<uint32_t>& ids) {
-    const uint32_t count = static_cast<uint32_t>(ids.size());
-    std::vector<uint32_t> of[3], longer, chain;
-    Array<uint8_t> seen(count);
-    std::fill(seen.begin(), seen.end(), uint8_t(0));
-    for (uint32_t head = 0; head < count; ++head) {
-        if (ahead[head] == NONE || seen[head]) continue;
-        chain.assign(1, ids[head]);
-        for (uint32_t next = ahead[head]; next != NONE; next = ahead[next]) {
-            seen[next] = 1;
-            chain.push_back(ids[next]);
-        }
-        const size_t length = chain.size();
-        auto& to = length <= 4 ? of[length - 2] : longer;
-        if (length > 4) to.push_back(static_cast<uint32_t>(length));
-        to.insert(to.end(), chain.begin(), chain.end());
-    }
-    Chains chains;
-    for (int k = 0; k < 3; ++k) chains.of[k] = in_order(of[k], k + 2, count);
-    chains.longer = in_order(longer, 0, count);
-    return chains;
+    return axes;
 }
 
 template <int D, class Key> void build(Lattice& lattice, const Features& features, const Radix& radix) {
@@ -354,10 +343,8 @@ template <int D, class Key> void build(Lattice& lattice, const Features& feature
     feature_scales(d, scale);
     lattice.corner = Array<uint32_t>(size_t(n) * (d + 1));
     lattice.weight = Array<float>(size_t(n) * (d + 1));
-    std::vector<Array<uint32_t>> links;
-    Array<uint32_t> ids;
+    Table<Key> table(n);
     {
-        Table<Key> table(size_t(n) * 4);
         Embedding<D, Key> simplex;
         std::vector<float> block(size_t(d) * BLOCK);
         std::vector<Key> keys(size_t(BLOCK) * (d + 1));
@@ -383,19 +370,17 @@ template <int D, class Key> void build(Lattice& lattice, const Features& feature
             for (int p = 0; p < at.count; ++p)
                 for (int k = 0; k <= d; ++k) *weight++ = simplex.weight[k][p];
         }
-        lattice.vertices = table.size();
-        Sorted<Key> sorted(table, radix.cells);
-        links = links_of(sorted, radix);
-        ids.swap(sorted.ids);
     }
-    for (auto& ahead : links) lattice.axes.push_back(chains_of(ahead, ids));
+    table.forget_places();
+    lattice.vertices = table.size();
+    lattice.axes = axes_of(Sorted<Key>(table, radix.cells), radix);
 }
 
 inline Lattice make_lattice(const Features& features, Grid grid) {
     Lattice lattice;
     lattice.d = features.d;
     lattice.grid = grid;
-    const Radix radix = radix_of(features, grid);
+    const Radix radix = radix_of(features);
     const bool narrow = radix.cells < 4e9;
     if (features.d == 5)
         narrow ? build<5, uint32_t>(lattice, features, radix) : build<5, uint64_t>(lattice, features, radix);

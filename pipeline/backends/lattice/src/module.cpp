@@ -8,6 +8,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 
 #include "interface.hpp"
 
@@ -44,10 +45,16 @@ Normalization normalization_of(const std::string& name) {
     throw nb::value_error(("unknown normalization '" + name + "'; there are symmetric, before, after, none").c_str());
 }
 
+constexpr char OF_THE_FIELD[] = "unary and q must be [labels, pixels] of the field";
+
 struct FieldOfLabels {
     int labels;
     Grid grid;
     std::unique_ptr<DenseField> field;
+
+    void check(const Result& q) const {
+        if (int64_t(q.shape(0)) != labels || int64_t(q.shape(1)) != grid.pixels()) throw nb::value_error(OF_THE_FIELD);
+    }
 };
 
 }  // namespace
@@ -119,12 +126,27 @@ NB_MODULE(_engine, m) {
             "y_std"_a, "x_std"_a, "weight"_a, "matrix"_a, "normalization"_a)
         .def(
             "infer",
-            [](const FieldOfLabels& self, Matrix unary, Result q, int iterations, double stop_when_unchanged, bool resume) {
-                const size_t labels = self.labels, pixels = self.grid.pixels();
-                if (unary.shape(0) != labels || unary.shape(1) != pixels || q.shape(0) != labels || q.shape(1) != pixels)
-                    throw nb::value_error("unary and q must be [labels, pixels] of the field");
+            [](const FieldOfLabels& self, Matrix unary, Result q, int iterations, double stop_when_unchanged, bool resume, double settled_above) {
+                self.check(q);
+                if (unary.shape(0) != q.shape(0) || unary.shape(1) != q.shape(1)) throw nb::value_error(OF_THE_FIELD);
+                Unary energies{unary.data(), std::vector<int64_t>(self.labels)};
+                std::iota(energies.planes.begin(), energies.planes.end(), int64_t(0));
                 nb::gil_scoped_release released;
-                return self.field->infer(unary.data(), q.data(), {iterations, stop_when_unchanged}, resume);
+                return self.field->infer(energies, q.data(), {iterations, stop_when_unchanged, settled_above}, resume);
             },
-            "unary"_a, "q"_a.noconvert(), "iterations"_a, "stop_when_unchanged"_a, "resume"_a);
+            "unary"_a, "q"_a.noconvert(), "iterations"_a, "stop_when_unchanged"_a, "resume"_a, "settled_above"_a = 0.0)
+        .def(
+            "refine",
+            [](const FieldOfLabels& self, Matrix probabilities, std::vector<int64_t> kept, double floor, Result q, int iterations,
+               double stop_when_unchanged, double settled_above) {
+                self.check(q);
+                if (probabilities.shape(1) != q.shape(1)) throw nb::value_error("probabilities must have the pixels of the field");
+                if (kept.size() != q.shape(0)) throw nb::value_error("kept must name a plane of probabilities for each label");
+                for (const int64_t plane : kept)
+                    if (plane < 0 || plane >= int64_t(probabilities.shape(0))) throw nb::value_error("kept names a plane that probabilities do not have");
+                const Unary unary{probabilities.data(), std::move(kept), true, float(floor)};
+                nb::gil_scoped_release released;
+                return self.field->infer(unary, q.data(), {iterations, stop_when_unchanged, settled_above}, false);
+            },
+            "probabilities"_a, "kept"_a, "floor"_a, "q"_a.noconvert(), "iterations"_a, "stop_when_unchanged"_a, "settled_above"_a);
 }

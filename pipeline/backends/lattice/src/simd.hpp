@@ -1,8 +1,10 @@
-// Eight floats at a time by the compiler's vector extensions: the same source for SSE2, AVX2, AVX-512 and NEON.
+// Floats in vectors by the compiler's extensions: the same source for SSE2, AVX2, AVX-512 and NEON.
 #pragma once
+#include <bit>
 #include <cstdint>
 #include <cstring>
-#ifdef __AVX2__
+#include <type_traits>
+#if defined(__AVX2__) || defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
@@ -14,6 +16,7 @@ typedef float f4 __attribute__((vector_size(16), aligned(4), may_alias));
 typedef float f8 __attribute__((vector_size(32), aligned(4), may_alias));
 typedef float f16 __attribute__((vector_size(64), aligned(4), may_alias));  // two registers where they are narrower
 typedef int32_t i8 __attribute__((vector_size(32), aligned(4), may_alias));
+typedef int32_t i16 __attribute__((vector_size(64), aligned(4), may_alias));
 
 template <int W> struct Lanes;
 template <> struct Lanes<1> { typedef f1 type; };
@@ -22,65 +25,123 @@ template <> struct Lanes<4> { typedef f4 type; };
 template <> struct Lanes<8> { typedef f8 type; };
 template <> struct Lanes<16> { typedef f16 type; };
 
-inline f8 load8(const float* p) { return *reinterpret_cast<const f8*>(p); }
-inline void store8(float* p, f8 v) { *reinterpret_cast<f8*>(p) = v; }
-inline f8 splat8(float x) { return f8{x, x, x, x, x, x, x, x}; }
-inline f8 max8(f8 a, f8 b) { return a > b ? a : b; }
-
-inline f8 round8(f8 x) {
-#ifdef __AVX2__
-    return (f8)_mm256_round_ps((__m256)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+// As wide as a register is, eight at least: for passes over many pixels.
+#ifdef __AVX512F__
+typedef f16 Wide;
 #else
-    const f8 magic = splat8(12582912.0f);  // 1.5 * 2^23: adding it leaves no bits for a fraction
-    return (x + magic) - magic;
+typedef f8 Wide;
 #endif
+constexpr int WIDE = sizeof(Wide) / sizeof(float);
+
+template <class V> using Ints = std::conditional_t<sizeof(V) == sizeof(f16), i16, i8>;
+
+// A vector type loses its alignment of 4 as a template argument; copies do not ask for any.
+template <class V> inline V load(const float* p) {
+    V v;
+    std::memcpy(&v, p, sizeof(V));
+    return v;
+}
+template <class V> inline void store(float* p, V v) { std::memcpy(p, &v, sizeof(V)); }
+// Of a number and what is none, the second.
+template <class V> inline V larger(V a, V b) { return a > b ? a : b; }
+template <class V> inline V smaller(V a, V b) { return a < b ? a : b; }
+template <class V> inline Ints<V> to_int(V x) { return __builtin_convertvector(x, Ints<V>); }
+
+// To the nearest integer, ties to even, for |x| < 2^22: adding 1.5 * 2^23 leaves no bits for a fraction.
+template <class V> inline V nearest(V x) {
+    const float magic = 12582912.0f;
+    return (x + magic) - magic;
 }
 
-inline i8 to_int8(f8 x) { return __builtin_convertvector(x, i8); }
-
 // One bit a lane, set where the mask is.
-inline unsigned bits8(i8 mask) {
-#ifdef __AVX2__
-    return static_cast<unsigned>(_mm256_movemask_ps((__m256)mask));
-#else
-    unsigned bits = 0;
-    for (int lane = 0; lane < 8; ++lane) bits |= static_cast<unsigned>(mask[lane] < 0) << lane;
-    return bits;
+template <class Mask> inline unsigned bits(Mask mask) {
+#ifdef __AVX512DQ__
+    if constexpr (sizeof(Mask) == sizeof(i16)) return _mm512_movepi32_mask((__m512i)mask);
 #endif
+#ifdef __AVX2__
+    if constexpr (sizeof(Mask) == sizeof(i8)) return static_cast<unsigned>(_mm256_movemask_ps((__m256)mask));
+#endif
+#ifdef __AVX2__
+    if constexpr (sizeof(Mask) == sizeof(i16)) {
+        const i8* half = reinterpret_cast<const i8*>(&mask);
+        return bits(half[0]) | bits(half[1]) << 8;
+    }
+#endif
+    unsigned found = 0;
+    for (unsigned lane = 0; lane < sizeof(Mask) / 4; ++lane) found |= static_cast<unsigned>(mask[lane] < 0) << lane;
+    return found;
 }
 
 // e^x for x <= 0: 2^n times a polynomial on [-ln2/2, ln2/2]; relative error below 2e-7, 0 below -87.
-inline f8 exp8(f8 x) {
-    const f8 low = splat8(-87.0f);
-    const i8 gone = x < low;
-    x = max8(x, low);
-    const f8 n = round8(x * 1.44269504f);
-    f8 r = x - n * 0.693359375f;
+template <class V> inline __attribute__((always_inline)) V exponential(V x) {
+    const V none{}, low = none - 87.0f;
+    const auto gone = x < low;
+    x = larger(x, low);
+    const V n = nearest(x * 1.44269504f);
+    V r = x - n * 0.693359375f;
     r = r + n * 2.12194440e-4f;
-    f8 p = splat8(1.9875691500e-4f);
+    V p = none + 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    const i8 power = (to_int8(n) + 127) << 23;
-    const f8 y = p * reinterpret_cast<const f8&>(power);
-    return gone ? splat8(0.0f) : y;
+    const Ints<V> power = (to_int(n) + 127) << 23;
+    const V y = p * std::bit_cast<V>(power);
+    return gone ? none : y;
+}
+
+// ln x for x >= 1e-30, relative error below 1e-6: the exponent, and a polynomial of the mantissa in [sqrt(1/2), sqrt(2)].
+template <class V> inline __attribute__((always_inline)) V logarithm(V x) {
+    const Ints<V> word = std::bit_cast<Ints<V>>(x);
+    const Ints<V> exponent = ((word - 0x3f3504f3) >> 23);
+    const Ints<V> mantissa = word - (exponent << 23);
+    const V m = std::bit_cast<V>(mantissa) - 1.0f, e = __builtin_convertvector(exponent, V), z = m * m;
+    V p = V{} + 7.0376836292e-2f;
+    p = p * m - 1.1514610310e-1f;
+    p = p * m + 1.1676998740e-1f;
+    p = p * m - 1.2420140846e-1f;
+    p = p * m + 1.4249322787e-1f;
+    p = p * m - 1.6668057665e-1f;
+    p = p * m + 2.0000714765e-1f;
+    p = p * m - 2.4999993993e-1f;
+    p = p * m + 3.3333331174e-1f;
+    return m + (p * m * z - e * 2.12194440e-4f - z * 0.5f) + e * 0.693359375f;
+}
+
+// The vector with its lanes `distance` apart exchanged, a power of two.
+template <int DISTANCE, class V> inline V exchanged(V v) {
+    if constexpr (sizeof(V) == sizeof(f16))
+        return __builtin_shuffle(v, i16{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} ^ DISTANCE);
+    else
+        return __builtin_shuffle(v, i8{0, 1, 2, 3, 4, 5, 6, 7} ^ DISTANCE);
 }
 
 // Sum and maximum over each group of W neighbouring lanes, in every lane of the group.
-template <int W> inline f8 group_sum(f8 v) {
-    if constexpr (W >= 2) v = v + __builtin_shuffle(v, i8{1, 0, 3, 2, 5, 4, 7, 6});
-    if constexpr (W >= 4) v = v + __builtin_shuffle(v, i8{2, 3, 0, 1, 6, 7, 4, 5});
-    if constexpr (W >= 8) v = v + __builtin_shuffle(v, i8{4, 5, 6, 7, 0, 1, 2, 3});
+template <int W, class V> inline V group_sum(V v) {
+    if constexpr (W >= 2) v = v + exchanged<1>(v);
+    if constexpr (W >= 4) v = v + exchanged<2>(v);
+    if constexpr (W >= 8) v = v + exchanged<4>(v);
+    if constexpr (W >= 16) v = v + exchanged<8>(v);
     return v;
 }
-template <int W> inline f8 group_max(f8 v) {
-    if constexpr (W >= 2) v = max8(v, __builtin_shuffle(v, i8{1, 0, 3, 2, 5, 4, 7, 6}));
-    if constexpr (W >= 4) v = max8(v, __builtin_shuffle(v, i8{2, 3, 0, 1, 6, 7, 4, 5}));
-    if constexpr (W >= 8) v = max8(v, __builtin_shuffle(v, i8{4, 5, 6, 7, 0, 1, 2, 3}));
+template <int W, class V> inline V group_max(V v) {
+    if constexpr (W >= 2) v = larger(v, exchanged<1>(v));
+    if constexpr (W >= 4) v = larger(v, exchanged<2>(v));
+    if constexpr (W >= 8) v = larger(v, exchanged<4>(v));
+    if constexpr (W >= 16) v = larger(v, exchanged<8>(v));
     return v;
+}
+
+// One bit a pixel of W lanes out of one bit a lane: whether any of its lanes has it. The first lane's bit is kept.
+template <int W> inline unsigned by_pixel(unsigned lanes) {
+    if constexpr (W >= 2) lanes |= lanes >> 1;
+    if constexpr (W >= 4) lanes |= lanes >> 2;
+    if constexpr (W >= 8) lanes |= lanes >> 4;
+    if constexpr (W >= 16) lanes |= lanes >> 8;
+    constexpr unsigned first = W == 1 ? 0xffff : W == 2 ? 0x5555 : W == 4 ? 0x1111 : W == 8 ? 0x0101 : 0x0001;
+    return lanes & first;
 }
 
 }  // namespace densemask::ISA
