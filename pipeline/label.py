@@ -70,12 +70,12 @@ def refine_image(ref: ImageRef, scored: Scored, shard: int, recipe: Recipe, eval
     photograph = images.decode(scored.data, recipe.max_pixels, recipe.max_side)
     size = photograph.height, photograph.width
     probabilities = softmax(full_logits(scored.scores))
-    classes = len(probabilities)
-    front = probabilities.argmax(0).astype(np.uint8)
+    planes, classes = scored.scores.labels, scored.scores.classes
+    front = planes[probabilities.argmax(0)]
     back_end = backends.load(recipe.back_end.name)
     parameters = back_end.Parameters.model_validate(recipe.back_end.parameters)
     after = back_end.refine(photograph.rgb, probabilities, parameters)
-    refined = after.labels()
+    refined = planes[after.labels()]
     labels = images.enlarge_labels(refined, size)
     row = masks.failed_row(ref.image_id, ref.uri, ref.etag, shard, "ok", "") | {
         "error": None,

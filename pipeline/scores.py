@@ -63,6 +63,16 @@ class ScoreMap(NamedTuple):
     kept: Kept | None = None
 
     @property
+    def labels(self) -> np.ndarray:
+        """The class of each plane: uint8 [K]."""
+        return np.array(range(len(self.logits)) if self.kept is None else self.kept.labels, np.uint8)
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are, with those that have no plane."""
+        return len(self.logits) if self.kept is None else self.kept.classes
+
+    @property
     def size(self) -> tuple[int, int]:
         """(height, width) after the last step."""
         if self.steps:

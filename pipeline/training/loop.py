@@ -216,8 +216,6 @@ def validate(network: "nn.Module", prepared: Prepared, void: int, device: str) -
     for index in range(len(prepared.val)):
         example = prepared.val[index]
         (scores,) = front_end.score([example.rgb])
-        labels = full_logits(scores).argmax(0).astype(np.uint8)
-        if scores.kept is not None:
-            labels = np.array(scores.kept.labels, np.uint8)[labels]
+        labels = scores.labels[full_logits(scores).argmax(0)]
         counts += metrics.count(example.truth, labels, classes, example.truth != void)
     return counts
