@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 NAME = "checkpoint.safetensors"
 # What may differ between a training and the command that continues it.
-FREE = {"threads", "checkpoint_minutes", "output"}
+FREE = {"epochs", "patience", "threads", "checkpoint_minutes", "output"}
 
 
 class Position(BaseModel):
@@ -25,9 +25,8 @@ class Position(BaseModel):
     losses: list[float] = []  # of the epoch under way
     precision: str | None = None
     best: float | None = None  # validation mIoU
-    since_best: int = 0
+    since_best: int = 0  # validations since then
     seconds: float = 0.0
-    done: bool = False
 
 
 def save(job: TrainJob, position: Position, model: "nn.Module", ema: "nn.Module", optimiser: "optim.Optimizer") -> None:

@@ -111,7 +111,7 @@ class _Run:
         threads = job.threads or os.cpu_count() or 1
         with closing(self.batches.stream(position.step, self.steps, threads)) as stream:
             before, saved = time.monotonic(), time.monotonic()
-            while not position.done:
+            while not self._ended():
                 self._step(next(stream))
                 now = time.monotonic()
                 position.seconds, before = position.seconds + now - before, now
@@ -177,22 +177,26 @@ class _Run:
                 if job.keep == "best":
                     results.write_weights(job, self.prepared, self.ema.module, counts.miou, results.BEST)
         position.history.append(row)
-        position.done = last or (job.patience is not None and position.since_best >= job.patience)
-        position.done = self._agreed(position.done)
+        position.since_best = self._agreed(position.since_best)
         if self.rank == 0:
             results.write_history(job, position.history)
             self.events.add(row, self.prepared.classes.names)
         self._save()
 
-    def _agreed(self, done: bool) -> bool:
+    def _ended(self) -> bool:
+        """Whether the last step is done, or the validation has not got better for too long."""
+        position, patience = self.position, self.job.patience
+        return position.step >= self.steps or (patience is not None and position.since_best >= patience)
+
+    def _agreed(self, value: int) -> int:
         """What the first process says, which alone has seen the validation set."""
         if self.world == 1:
-            return done
+            return value
         import torch
 
-        said = torch.tensor(int(done), device=self.device)
+        said = torch.tensor(value, device=self.device)
         torch.distributed.broadcast(said, 0)
-        return bool(said)
+        return int(said)
 
     def _save(self) -> None:
         if self.rank == 0:

@@ -157,8 +157,16 @@ def test_a_killed_training_goes_on(dataset: Path, tmp_path: Path) -> None:
 
 def test_another_job_does_not_go_on_from_a_checkpoint(dataset: Path, tmp_path: Path) -> None:
     loop.train(job_on(dataset, tmp_path, epochs=1), no_show)
-    with pytest.raises(ConfigError, match=r"holds a training with another epochs, seed; name another output"):
-        loop.train(job_on(dataset, tmp_path, epochs=2, seed=1), no_show)
+    with pytest.raises(ConfigError, match=r"holds a training with another batch, seed; name another output"):
+        loop.train(job_on(dataset, tmp_path, epochs=1, batch=2, seed=1), no_show)
+
+
+def test_a_training_goes_on_for_more_epochs(dataset: Path, tmp_path: Path) -> None:
+    loop.train(job_on(dataset, tmp_path, epochs=1), no_show)
+    shown: list[Progress] = []
+    trained = loop.train(job_on(dataset, tmp_path, epochs=3), shown.append)
+    assert trained is not None and trained.epochs == 3
+    assert shown[0].step == 4
 
 
 def test_a_broken_checkpoint_is_named(dataset: Path, tmp_path: Path) -> None:
