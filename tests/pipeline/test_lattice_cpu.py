@@ -587,11 +587,11 @@ def test_pixels_that_have_settled_leave_and_the_labels_are_the_same(labels: int,
     field.add_lattice(_engine.bilateral(given.rgb, [67, 67, 3, 3, 3]), 4.0, compatibility, "symmetric")
     unary = energies(given.probabilities).reshape(labels, -1)
     whole, left, none_settled = inferred(field, unary, 10), np.empty_like(unary), np.empty_like(unary)
-    assert field.infer(unary, left, 10, 0.0, False, settled_above=0.98) == 10
+    assert field.infer(unary, left, 10, 0.0, False, settled_above=0.9) == 10
     field.infer(unary, none_settled, 10, 0.0, False, settled_above=0.99999999)
     assert not np.array_equal(left, whole) and np.array_equal(none_settled, whole)
     np.testing.assert_allclose(left.sum(0), 1, atol=1e-4)
-    assert (left.argmax(0) == whole.argmax(0)).mean() >= 0.998
+    assert (left.argmax(0) == whole.argmax(0)).mean() >= 0.985
     assert np.abs(left - whole).mean() < 0.01
 
 

@@ -16,7 +16,7 @@
 namespace densemask::ISA {
 
 constexpr float FARTHEST = 1e4f;
-constexpr double WORTH_NARROWING = 0.7;  // of the pixels in play: with more left, cutting costs more than it saves
+constexpr double WORTH_NARROWING = 0.5;  // of the pixels in play: with more left, cutting costs more than it saves
 
 // The whole inference for one shape of lanes.
 template <class Shape, bool WHOLE> class MeanField {

@@ -23,7 +23,8 @@ struct Band {
 
 inline Band make_band(int64_t length, double deviation, Normalization normalization) {
     Band band;
-    band.radius = int(std::min<double>(std::max(1.0, std::ceil(3.5 * deviation)), double(std::max<int64_t>(1, length - 1))));
+    const double reach = std::max(1.0, std::ceil(4 * deviation) - 1);  // what is four deviations away weighs 0.0003
+    band.radius = int(std::min<double>(reach, double(std::max<int64_t>(1, length - 1))));
     band.length = length;
     const int r = band.radius, count = 2 * r + 1;
     std::vector<double> tap(count), n(length, 0.0);

@@ -14,35 +14,42 @@ struct Cut {
 
 // The chains between vertices that stay, by their new numbers (NONE: it goes).
 inline Chains narrowed(const Chains& whole, const Array<uint32_t>& fresh) {
-    std::vector<uint32_t> of[3], longer, chain;
+    size_t most = whole.longer.size();
+    for (const auto& chains : whole.of) most += chains.size();
+    Array<uint32_t> found[4];
+    uint32_t *ends[4], length = 0;
+    for (int k = 0; k < 4; ++k) found[k] = Array<uint32_t>(most + 4), ends[k] = found[k].data();
+    Array<uint32_t> chain(most + 4);
     const auto end_of_chain = [&] {
-        const size_t length = chain.size();
+        if (length > 4) *ends[3]++ = length;
         if (length >= 2) {
-            auto& to = length <= 4 ? of[length - 2] : longer;
-            if (length > 4) to.push_back(static_cast<uint32_t>(length));
-            to.insert(to.end(), chain.begin(), chain.end());
+            uint32_t*& to = ends[std::min(length, 5u) - 2];
+            to = std::copy_n(chain.data(), length, to);
         }
-        chain.clear();
+        length = 0;
     };
-    const auto walk = [&](const uint32_t* vertices, size_t length) {
-        for (size_t k = 0; k < length; ++k)
+    const auto walk = [&](const uint32_t* vertices, size_t count) {
+        for (size_t k = 0; k < count; ++k)
             if (const uint32_t vertex = fresh[vertices[k]]; vertex != NONE)
-                chain.push_back(vertex);
+                chain[length++] = vertex;
             else
                 end_of_chain();
         end_of_chain();
     };
-    for (size_t k = 0; k < 3; ++k)
+    for (size_t i = 0; i < whole.of[0].size(); i += 2) {  // most are pairs: without a branch
+        const uint32_t one = fresh[whole.of[0][i]], other = fresh[whole.of[0][i + 1]];
+        ends[0][0] = one, ends[0][1] = other;
+        ends[0] += (one != NONE) & (other != NONE) ? 2 : 0;
+    }
+    for (size_t k = 1; k < 3; ++k)
         for (size_t i = 0; i < whole.of[k].size(); i += k + 2) walk(&whole.of[k][i], k + 2);
     for (size_t i = 0; i < whole.longer.size(); i += whole.longer[i] + 1) walk(&whole.longer[i + 1], whole.longer[i]);
-    Chains part;
-    for (int k = 0; k < 3; ++k) {
-        part.of[k] = Array<uint32_t>(of[k].size());
-        std::copy(of[k].begin(), of[k].end(), part.of[k].begin());
-    }
-    part.longer = Array<uint32_t>(longer.size());
-    std::copy(longer.begin(), longer.end(), part.longer.begin());
-    return part;
+    const auto copied = [&](int k) {
+        Array<uint32_t> to(ends[k] - found[k].data());
+        std::copy_n(found[k].data(), to.size(), to.data());
+        return to;
+    };
+    return {{copied(0), copied(1), copied(2)}, copied(3)};
 }
 
 // The corners of these pixels, the vertices that they touch, and the links between those.
