@@ -1,9 +1,4 @@
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +12,10 @@ from PIL import Image
 from pipeline import frontends, weights
 from pipeline.config import Source
 from pipeline.errors import ConfigError, DensemaskError, SourceError, TruthError, WeightsError
-from pipeline.preprocessing import Preprocessing
+from pipeline.preprocessing import Preprocessing, prepare
 from pipeline.training import batches, checkpoint, curves, data, initial, loop, results, steps
 from pipeline.training.config import Augmentation, Optimisation, TrainJob
-from pipeline.training.loop import Prepared, Progress
+from pipeline.training.loop import Progress
 
 SIZE = (40, 48)  # height, width
 COLOURS = np.array([[90, 90, 90], [220, 40, 40], [40, 90, 220]], np.uint8)
@@ -133,26 +128,6 @@ def test_a_finished_training_is_not_trained_again(dataset: Path, tmp_path: Path)
     first, shown = loop.train(job, no_show), []
     assert loop.train(job, shown.append) == first
     assert shown == []
-
-
-def test_a_killed_training_goes_on(dataset: Path, tmp_path: Path) -> None:
-    job = job_on(dataset, tmp_path, epochs=4, checkpoint_minutes=1e-6)
-    script = (
-        "import sys, time; from pipeline.training import loop; from pipeline.training.config import TrainJob; "
-        "loop.train(TrainJob.model_validate_json(sys.argv[1]), lambda _: time.sleep(0.2))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script, job.model_dump_json()])
-    deadline = time.monotonic() + 120
-    while not (tmp_path / checkpoint.NAME).exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / results.MODEL).exists()
-    began: list[int] = []
-    trained = loop.train(job, lambda progress: began.append(progress.step))
-    assert trained is not None and trained.steps == 4 * 3
-    assert began[0] > 1 and began[-1] == 4 * 3
 
 
 def test_another_job_does_not_go_on_from_a_checkpoint(dataset: Path, tmp_path: Path) -> None:
@@ -371,10 +346,6 @@ def test_rare_classes_are_repeated_by_the_root_of_their_rarity() -> None:
     np.testing.assert_allclose(factors, [2.0] * 4 + [1.0] * 96)
 
 
-def prepared(dataset: Path, output: Path) -> Prepared:
-    return loop.prepare(job_on(dataset, output))
-
-
 def test_what_a_step_sees_depends_on_the_seed_and_the_step_alone(dataset: Path, tmp_path: Path) -> None:
     job = job_on(dataset, tmp_path, augmentation={"paste": 0.5})
     examples = loop.prepare(job).train
@@ -443,8 +414,6 @@ def test_the_loss_is_that_of_the_logits_at_image_size() -> None:
 def test_pixels_are_prepared_as_for_labelling() -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (2, 8, 9, 3)).astype(np.uint8)
     how = Preprocessing(channels="bgr", mean=(1, 2, 3), std=(4, 5, 6))
-    from pipeline.preprocessing import prepare
-
     photographs, truth = steps.pixels(batches.Batch(rgb, np.zeros((2, 8, 9), np.uint8)), how, "cpu")
     expected = np.stack([prepare(one, how)[0] for one in rgb])
     np.testing.assert_allclose(photographs, expected, rtol=1e-6)
