@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pipeline.training.checkpoint import Position
-    from pipeline.training.data import Examples
     from pipeline.training.loop import Prepared
 
 MODEL, BEST, CARD, HISTORY, CURVES = "model.safetensors", "best.safetensors", "card.md", "history.jsonl", "curves.html"
@@ -45,25 +44,25 @@ def write_weights(job: TrainJob, prepared: "Prepared", network: "nn.Module", mio
     state = {name: tensor for name, tensor in state.items() if name.rpartition(".")[2] != weights.BATCH_COUNTER}
     if job.half:  # but for a batch norm's statistics, which may lie past what float16 holds
         state = {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in state.items()}
-    began = prepared.start
+    began, on = prepared.start, f"{described(job.val or job.source)}, {len(prepared.val)} images"
     about = weights.Notes(
         front_end=job.front_end,
         architecture=began.architecture,
         preprocessing=began.preprocessing,
         classes=prepared.classes.names,
         palette=prepared.classes.palette,
-        measured={} if miou is None else {described(job.val or job.source, prepared.val): round(miou, 4)},
-        source=f"densemask train on {described(job.source, prepared.train)}; {began.note}",
+        measured={} if miou is None else {on: round(miou, 4)},
+        source=f"densemask train on {described(job.source)}, {len(prepared.train)} images; {began.note}",
     )
     data = weights.write(state, about)
     storage.put(storage.join(job.output, name), data)
     return data
 
 
-def described(source: Source, examples: "Examples") -> str:
-    """A data set in words that tell nothing of where it lies: ``voc val, 200 images``."""
-    parts = [PurePosixPath(storage.public(source.location)).name, source.split]
-    return f"{' '.join(filter(None, parts))}, {len(examples)} images"
+def described(source: Source) -> str:
+    """A data set in words that do not tell where it lies: ``data/voc val``."""
+    place = "/".join(PurePosixPath(storage.public(source.location)).parts[-2:]).replace("//", "/")
+    return place if source.split is None else f"{place} {source.split}"
 
 
 def write_history(job: TrainJob, history: list[dict[str, Any]]) -> None:
@@ -104,17 +103,17 @@ def card(
     """The model card: what was trained, on what, how, and what came of it."""
     began, how = prepared.start, job.optimisation
     parameters = sum(parameter.numel() for parameter in began.network.parameters())
-    sizes = f"{len(prepared.train)} images trained on, {len(prepared.val)} validated on"
-    val = "a held-out share of the same source" if job.val is None else storage.public(job.val.location)
+    val = "a held-out share" if job.val is None else described(job.val)
     chosen = "the best of the validation set, so its mIoU flatters" if job.keep == "best" else "the last epoch's"
     facts = [
         ("Front end", f"`{job.front_end}` {json.dumps(began.architecture)}, {parameters:,} parameters"),
         ("File", f"{size / 1e6:.1f} MB, {'float16' if job.half else 'float32'}, sha256 `{trained.sha256}`"),
-        ("Data", f"{storage.public(job.source.location)} (split {job.source.split}); {sizes}; validation: {val}"),
+        ("Data", f"{described(job.source)}, {len(prepared.train)} images, void {job.void}"),
+        ("Validated on", f"{val}, {len(prepared.val)} images"),
         ("Initialised from", began.note),
         ("Trained", f"{trained.epochs} epochs of {trained.steps // max(1, trained.epochs)} steps, batch {job.batch}, "
                     f"crops of {job.size}, {how.optimiser}, {how.schedule} schedule from {how.lr}, seed {job.seed}"),
-        ("Machine", f"{platform.machine()}, {torch.get_num_threads()} threads, {position.precision}, "
+        ("Machine", f"{platform.machine()}, threads: {torch.get_num_threads()}, {position.precision}, "
                     f"torch {torch.__version__}, {trained.seconds / 60:.0f} minutes"),
         ("Weights", f"the moving average of the weights, {chosen}"),
         ("Result, raw", f"mIoU {_figure(trained.miou)} over {trained.classes} classes with truth, "

@@ -93,9 +93,16 @@ def test_a_network_learns_and_labels_by_its_own_weights(dataset: Path, tmp_path:
     prepared = loop.prepare(job)
     assert loop.validate(network.module, prepared, 255, "cpu").miou == pytest.approx(trained.miou, abs=0.02)
     notes = weights.notes(file)
-    assert notes is not None and notes.measured == {"images, 4 images": round(trained.miou, 4)}
+    assert notes is not None and notes.measured == {"boxes/images, 4 images": round(trained.miou, 4)}
     card = (tmp_path / results.CARD).read_text()
-    for fact in ("segnet_basic", "12 images trained on, 4 validated on", trained.sha256, "seed 0", str(dataset)):
+    for fact in (
+        "segnet_basic",
+        "boxes/images, 12 images, void 255",
+        "a held-out share, 4 images",
+        trained.sha256,
+        "seed 0",
+        str(dataset),
+    ):
         assert fact in card
     assert b"plotly" in (tmp_path / results.CURVES).read_bytes()
 
