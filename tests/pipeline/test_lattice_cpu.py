@@ -453,7 +453,7 @@ def test_an_image_that_memory_does_not_hold_is_refused_before_anything_is_alloca
     rgb = np.broadcast_to(np.uint8(0), (8000, 8000, 3))
     probabilities = np.broadcast_to(np.float32(1 / 21), (21, 8000, 8000))
     message = (
-        r"^a field over 8000x8000 pixels and 21 labels takes about 86\.4 GiB and 8\.0 GiB are free; "
+        r"^a field over 8000x8000 pixels and 21 labels takes about 68\.2 GiB and 8\.0 GiB are free; "
         r"lower max_side, or label it in tiles$"
     )
     with pytest.raises(MemoryError, match=message):

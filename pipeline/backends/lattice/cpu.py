@@ -12,7 +12,7 @@ from pipeline.backends.lattice.parameters import PROBABILITY_FLOOR, Parameters
 # approximation is part of the result.
 GAUSSIAN_MAX_STD = 10.0
 # More than the peaks measured on textured photographs (docs/results.md): of the lattice, and of inference by label.
-BYTES_A_PIXEL, BYTES_A_PIXEL_AND_LABEL = 400, 50
+BYTES_A_PIXEL, BYTES_A_PIXEL_AND_LABEL = 200, 45
 
 
 def mean_field(
