@@ -12,10 +12,10 @@
 #include "narrow.hpp"
 #include "pairwise.hpp"
 #include "softmax.hpp"
+#include "unary.hpp"
 
 namespace densemask::ISA {
 
-constexpr float FARTHEST = 1e4f;
 constexpr double WORTH_NARROWING = 0.5;  // of the pixels in play: with more left, cutting costs more than it saves
 
 // The whole inference for one shape of lanes.
@@ -80,16 +80,16 @@ private:
         Array<float> planes(size_t(std::max(width_, field_.labels)) * BLOCK), ratios(size_t(width_) * BLOCK);
         for (auto* block : {&planes, &ratios}) std::fill(block->begin(), block->end(), 0.0f);
         for (const Block& at : walk_) {
-            energies(unary, at, n, planes.data());
+            energies_of(unary, at, n, planes.data());
+            logits_of<WHOLE>(field_.labels, width_, planes.data());
             float* logits = &unary_[at.position * width_];
-            against_one(planes.data());
-            interleave(planes.data(), at.count, logits);
+            interleave(planes.data(), at.count, width_, logits);
             if (given)
                 for (int l = 0; l < lanes_; ++l) std::copy_n(&given[l * n + at.raster], at.count, &ratios[l * BLOCK]);
             else
-                softmax_planes(planes.data(), ratios.data());
+                softmax_of<WHOLE>(field_.labels, width_, planes.data(), ratios.data());
             float* q = q_block_.data();
-            interleave(ratios.data(), at.count, q);
+            interleave(ratios.data(), at.count, width_, q);
             std::copy_n(q, at.count * width_, &q_[at.raster * width_]);
             for (Term& term : terms_) {
                 splat_term(term, at, q);
@@ -99,55 +99,6 @@ private:
             }
         }
         blur_terms();
-    }
-
-    // The energies of a block, [labels, BLOCK].
-    void energies(const Unary& unary, const Block& at, int64_t n, float* planes) {
-        for (int l = 0; l < field_.labels; ++l) {
-            float* energy = planes + l * BLOCK;
-            std::copy_n(unary.values + unary.planes[l] * n + at.raster, at.count, energy);
-            for (int p = 0; unary.probabilities && p < BLOCK; p += WIDE) {
-                const Wide floor = Wide{} + unary.floor, value = larger(load<Wide>(energy + p), floor);
-                store<Wide>(energy + p, -logarithm(value > 1.0f ? Wide{} + 1.0f : value));
-            }
-        }
-    }
-
-    // Energies [labels, BLOCK] -> logits [width, BLOCK] against the least energy's, or that of the label without a lane.
-    void against_one(float* planes) {
-        for (int p = 0; p < BLOCK; p += WIDE) {
-            Wide least = load<Wide>(planes + p);
-            for (int l = 1; l < field_.labels; ++l) least = smaller(least, load<Wide>(planes + l * BLOCK + p));
-            // A label this far above the least energy has no probability, and would leave the others no digits.
-            const Wide most = least + FARTHEST, none = smaller(load<Wide>(planes + (field_.labels - 1) * BLOCK + p), most);
-            for (int l = 0; l < lanes_; ++l) {
-                float* logit = planes + l * BLOCK + p;
-                store<Wide>(logit, (WHOLE ? least : none) - smaller(load<Wide>(logit), most));
-            }
-            for (int l = lanes_; l < width_; ++l) store<Wide>(planes + l * BLOCK + p, Wide{} - INFINITY);
-        }
-    }
-
-    // The softmax of logits [width, BLOCK], pixel by pixel.
-    void softmax_planes(const float* logits, float* q) {
-        for (int p = 0; p < BLOCK; p += WIDE) {
-            Wide top{}, sum{};
-            for (int l = 0; l < lanes_ && !WHOLE; ++l) top = larger(top, load<Wide>(logits + l * BLOCK + p));
-            if (!WHOLE) sum = exponential(-top);
-            for (int l = 0; l < width_; ++l) {
-                const Wide e = exponential(load<Wide>(logits + l * BLOCK + p) - top);
-                store<Wide>(q + l * BLOCK + p, e);
-                sum += e;
-            }
-            const Wide scale = 1.0f / sum;
-            for (int l = 0; l < lanes_; ++l) store<Wide>(q + l * BLOCK + p, load<Wide>(q + l * BLOCK + p) * scale);
-        }
-    }
-
-    // [width, BLOCK] -> [count, width].
-    void interleave(const float* planes, int count, float* lanes) {
-        for (int p = 0; p < count; ++p)
-            for (int l = 0; l < width_; ++l) lanes[p * width_ + l] = planes[l * BLOCK + p];
     }
 
     void splat_term(Term& term, const Block& at, const float* q) {

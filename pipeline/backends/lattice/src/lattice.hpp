@@ -14,20 +14,14 @@
 #include <string>
 #include <vector>
 
+#include "chains.hpp"
 #include "grid.hpp"
-#include "memory.hpp"
 #include "simd.hpp"
 
 namespace densemask::ISA {
 
 constexpr int MAX_DIMENSIONS = 32;
 constexpr uint32_t NONE = 0xffffffffu;
-
-// Vertices that are linked along one axis, as chains of 2, 3, 4 or more neighbours.
-struct Chains {
-    Array<uint32_t> of[3];
-    Array<uint32_t> longer;  // length, vertices, length, vertices, ...
-};
 
 struct Lattice {
     int d = 0;
@@ -163,178 +157,6 @@ template <int D, class Key> struct Embedding {
     }
 };
 
-// Key -> id in order of first insertion; open addressing.
-template <class Key> class Table {
-public:
-    explicit Table(size_t expected) { resize(expected); }
-
-    uint32_t size() const { return size_; }
-    const Key* keys() const { return keys_.data(); }
-    void forget_places() { slots_.clear(); }  // the keys by id stay
-    void prefetch(Key key) const { __builtin_prefetch(&slots_[hash(key)], 1); }
-
-    uint32_t insert(Key key) {
-        size_t at = hash(key);
-        while (slots_[at].id != FREE) {
-            if (slots_[at].key == key) return slots_[at].id;
-            at = (at + 1) & mask_;
-        }
-        slots_[at] = {key, size_};
-        keys_[size_] = key;
-        return size_++;
-    }
-
-    // Before a block of at most `count` insertions: keeps the table at most 5/8 full.
-    void reserve(size_t count) {
-        if (size_ + count <= (mask_ + 1) / 8 * 5) return;
-        resize((mask_ + 1) * 2);
-        for (uint32_t id = 0; id < size_; ++id) {
-            size_t at = hash(keys_[id]);
-            while (slots_[at].id != FREE) at = (at + 1) & mask_;
-            slots_[at] = {keys_[id], id};
-        }
-    }
-
-private:
-    static constexpr uint32_t FREE = 0xffffffffu;
-    struct Slot {
-        Key key;
-        uint32_t id;
-    };
-
-    size_t hash(Key key) const { return static_cast<size_t>((static_cast<uint64_t>(key) * 0x9E3779B97F4A7C15ull) >> shift_); }
-
-    void resize(size_t slots) {
-        int bits = 12;
-        while ((size_t(1) << bits) < slots) ++bits;
-        Array<Slot> fresh(size_t(1) << bits);
-        for (auto& slot : fresh) slot.id = FREE;
-        slots_.swap(fresh);
-        mask_ = (size_t(1) << bits) - 1;
-        shift_ = 64 - bits;
-        Array<Key> keys((size_t(1) << bits) / 8 * 5 + 1);
-        std::copy_n(keys_.data(), size_, keys.data());
-        keys_.swap(keys);
-    }
-
-    Array<Slot> slots_;
-    Array<Key> keys_;  // by id
-    size_t mask_ = 0;
-    int shift_ = 0;
-    uint32_t size_ = 0;
-};
-
-// Keys in ascending order, and the id of each; behind them a sentinel and the count.
-template <class Key> struct Sorted {
-    Array<Key> keys;
-    Array<uint32_t> ids;
-    uint32_t count;
-
-    Sorted(const Table<Key>& table, double cells) : keys(table.size() + 1), ids(table.size() + 1), count(table.size()) {
-        constexpr int BITS = 11, BUCKETS = 1 << BITS;
-        struct Pair {
-            Key key;
-            uint32_t id;
-        };
-        Array<Pair> from(count), to(count);
-        for (uint32_t i = 0; i < count; ++i) from[i] = {table.keys()[i], i};
-        for (int shift = 0; shift < int(sizeof(Key)) * 8 && std::ldexp(1.0, shift) <= cells; shift += BITS) {
-            uint32_t start[BUCKETS + 1] = {};
-            for (uint32_t i = 0; i < count; ++i) ++start[((from[i].key >> shift) & (BUCKETS - 1)) + 1];
-            for (int b = 0; b < BUCKETS; ++b) start[b + 1] += start[b];
-            for (uint32_t i = 0; i < count; ++i) to[start[(from[i].key >> shift) & (BUCKETS - 1)]++] = from[i];
-            from.swap(to);
-        }
-        for (uint32_t i = 0; i < count; ++i) keys[i] = from[i].key, ids[i] = from[i].id;
-        keys[count] = std::numeric_limits<Key>::max();
-        ids[count] = count;
-    }
-};
-
-// One merge of the sorted keys with themselves, `step` apart. next[v]: the neighbour ahead of vertex v, or `count`.
-template <class Key> struct Merge {
-    const Key* keys;
-    const uint32_t* ids;
-    uint32_t count;
-    Key step;
-    Array<uint32_t> next;
-    Array<uint8_t> has_previous;
-    uint32_t i = 0, t = 0;
-
-    Merge(const Sorted<Key>& sorted, int64_t step)
-        : keys(sorted.keys.data()), ids(sorted.ids.data()), count(sorted.count), step(static_cast<Key>(std::abs(step))),
-          next(count + 1), has_previous(count + 1) {
-        next[count] = count;
-        std::fill(has_previous.begin(), has_previous.end(), uint8_t(0));
-    }
-    bool more() const { return i < count; }
-    void advance() {
-        const Key wanted = keys[i] + step, found = keys[t];
-        const bool met = wanted == found;
-        next[ids[i]] = met ? ids[t] : count;
-        has_previous[ids[t]] |= met;
-        i += wanted <= found;
-        t += found < wanted;
-    }
-};
-
-// The chains of an axis, each from the vertex without one before it, in the order of their first vertices.
-inline Chains chains_of(const Array<uint32_t>& next, const Array<uint8_t>& has_previous) {
-    const uint32_t none = static_cast<uint32_t>(next.size() - 1);
-    Array<uint32_t> heads(none), found(size_t(none) + 4);
-    size_t open = 0;
-    for (uint32_t v = 0; v < none; ++v) heads[open] = v, open += (next[v] != none) & !has_previous[v];
-    const auto copied = [](const uint32_t* from, size_t size) {
-        Array<uint32_t> to(size);
-        std::copy_n(from, size, to.data());
-        return to;
-    };
-    Chains chains;
-    for (int links = 1; links <= 3; ++links) {  // chains that end here are taken, the others' heads stay; no branches
-        size_t taken = 0, left = 0;
-        for (size_t k = 0; k < open; ++k) {
-            uint32_t v = heads[k];
-            found[taken] = v;
-            for (int link = 1; link <= links; ++link) found[taken + link] = v = next[v];
-            const bool ends = next[v] == none;
-            taken += ends ? links + 1 : 0;
-            heads[left] = heads[k];
-            left += !ends;
-        }
-        chains.of[links - 1] = copied(found.data(), taken);
-        open = left;
-    }
-    std::vector<uint32_t> longer;
-    for (size_t k = 0; k < open; ++k) {
-        const size_t at = longer.size();
-        longer.push_back(0);
-        for (uint32_t v = heads[k]; v != none; v = next[v]) longer.push_back(v);
-        longer[at] = static_cast<uint32_t>(longer.size() - at - 1);
-    }
-    chains.longer = copied(longer.data(), longer.size());
-    return chains;
-}
-
-template <class Key> std::vector<Chains> axes_of(const Sorted<Key>& sorted, const Radix& radix) {
-    std::vector<Chains> axes;
-    // Three at a time: a merge is one long chain of dependent loads, and they do not depend on each other.
-    for (int first = 0; first <= radix.d; first += 3) {
-        const int last = std::min(first + 2, radix.d);
-        Merge<Key> a(sorted, radix.step[first]), b(sorted, radix.step[std::min(first + 1, last)]), c(sorted, radix.step[last]);
-        while (a.more() && b.more() && c.more()) {
-            a.advance();
-            b.advance();
-            c.advance();
-        }
-        for (auto* merge : {&a, &b, &c})
-            while (merge->more()) merge->advance();
-        axes.push_back(chains_of(a.next, a.has_previous));
-        if (last > first) axes.push_back(chains_of(b.next, b.has_previous));
-        if (last > first + 1) axes.push_back(chains_of(c.next, c.has_previous));
-    }
-    return axes;
-}
-
 template <int D, class Key> void build(Lattice& lattice, const Features& features, const Radix& radix) {
     const int d = D ? D : radix.d;
     const int64_t n = lattice.grid.pixels();
@@ -373,7 +195,7 @@ template <int D, class Key> void build(Lattice& lattice, const Features& feature
     }
     table.forget_places();
     lattice.vertices = table.size();
-    lattice.axes = axes_of(Sorted<Key>(table, radix.cells), radix);
+    lattice.axes = axes_of(Sorted<Key>(table, radix.cells), radix.step, d);
 }
 
 inline Lattice make_lattice(const Features& features, Grid grid) {
