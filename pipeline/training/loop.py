@@ -16,13 +16,14 @@ from pipeline.errors import RunError, SourceError
 from pipeline.frontends import FrontEnd
 from pipeline.metrics import Counts
 from pipeline.scores import full_logits
-from pipeline.training import checkpoint, results, steps
+from pipeline.training import checkpoint, results, steps, teacher
 from pipeline.training.batches import Batches
 from pipeline.training.config import TrainJob
 from pipeline.training.data import Examples, load, median_frequency, split
 from pipeline.training.events import Events
 from pipeline.training.initial import Start, classes_of, start
 from pipeline.training.results import Trained
+from pipeline.training.teacher import Teacher
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,6 +52,7 @@ class Prepared(NamedTuple):
     train: Examples
     val: Examples
     start: Start
+    teacher: Teacher | None
 
 
 def prepare(job: TrainJob) -> Prepared:
@@ -58,12 +60,13 @@ def prepare(job: TrainJob) -> Prepared:
     classes = classes_of(job)
     count = len(classes.names)
     began = start(job, count)
+    taught_by = None if job.teacher is None else teacher.load(job.teacher, classes)
     train = load(job.source, count, job.void, job.max_failure_rate)
     if len(train) < 2:
         raise SourceError(f"{storage.public(job.source.location)} has one image with a mask; training needs at least 2")
     if job.val is None:
-        return Prepared(classes, *split(train, job.val_share, job.seed), began)
-    return Prepared(classes, train, load(job.val, count, job.void, job.max_failure_rate), began)
+        return Prepared(classes, *split(train, job.val_share, job.seed), began, taught_by)
+    return Prepared(classes, train, load(job.val, count, job.void, job.max_failure_rate), began, taught_by)
 
 
 def train(job: TrainJob, show: Show, prepared: Prepared | None = None, rank: int = 0, world: int = 1) -> Trained | None:
@@ -138,7 +141,12 @@ class _Run:
         photographs, truth = steps.pixels(batch, preprocessing, self.device)
         with steps.autocast(position.precision, self.device):
             logits = self.parallel(photographs)
-        loss = steps.loss(self.network, logits, truth, job.void, self.class_weights)
+        logits = steps.full_size(self.network, logits, (truth.shape[-2], truth.shape[-1]))
+        loss = steps.loss(logits, truth, job.void, self.class_weights)
+        if (taught_by := self.prepared.teacher) is not None:
+            taught = taught_by.probabilities(batch, self.device)
+            distilled = steps.distillation_loss(logits, taught, truth, job.void)
+            loss = (1 - taught_by.share) * loss + taught_by.share * distilled
         self.optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), how.clip)

@@ -28,23 +28,35 @@ def pixels(batch: Batch, how: Preprocessing, device: str) -> tuple["Tensor", "Te
     return (planes - mean) / std, torch.from_numpy(batch.truth).to(device).long()
 
 
-def loss(network: Any, logits: "Tensor", truth: "Tensor", void: int, class_weights: "Tensor | None") -> "Tensor":
-    """Cross entropy of the logits, brought to the truth's size by the network's own steps; void does not count."""
+def full_size(network: Any, logits: "Tensor", size: tuple[int, int]) -> "Tensor":
+    """The logits float32 [N, C, H, W] at the size of the photographs, by the network's own steps."""
     import torch
+
+    steps = network.steps(*size)
+    logits = logits.float()
+    if not steps:
+        return logits
+    rows, columns = (
+        torch.from_numpy(axis_matrix(logits.shape[2 + axis], steps, axis)).to(logits.device) for axis in (0, 1)
+    )
+    return rows @ (logits.contiguous() @ columns.T)
+
+
+def loss(logits: "Tensor", truth: "Tensor", void: int, class_weights: "Tensor | None") -> "Tensor":
+    """Cross entropy of the logits float32 [N, C, H, W] with the truth int64 [N, H, W]; void does not count."""
     from torch.nn import functional as F
 
-    height, width = truth.shape[-2:]
-    steps = network.steps(height, width)
-    logits = logits.float()
-    if steps:
-        rows, columns = (
-            torch.from_numpy(axis_matrix(logits.shape[2 + axis], steps, axis)).to(logits.device) for axis in (0, 1)
-        )
-        logits = rows @ (logits.contiguous() @ columns.T)
     total = F.cross_entropy(logits, truth, class_weights, ignore_index=void, reduction="sum")
     counted = truth[truth != void]
     weight = counted.numel() if class_weights is None else class_weights[counted].sum()
     return total / max(float(weight), 1.0)
+
+
+def distillation_loss(logits: "Tensor", taught: "Tensor", truth: "Tensor", void: int) -> "Tensor":
+    """Cross entropy of the logits with a teacher's probabilities, both float32 [N, C, H, W], where truth counts."""
+    counted = truth != void
+    each = -(taught * logits.log_softmax(1)).sum(1)
+    return (each * counted).sum() / counted.sum().clamp(min=1)
 
 
 def learning_rate(step: int, steps: int, how: Optimisation) -> float:

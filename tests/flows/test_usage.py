@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 import typer
 
-from flows.cli import plain_errors
+from flows.commands.ending import plain_errors
 from tests.flows.conftest import Command
 from tests.s3 import READER, S3
 

@@ -414,8 +414,9 @@ def test_the_loss_is_that_of_the_logits_at_image_size() -> None:
     full = torch.nn.functional.interpolate(logits, (40, 48), mode="bilinear")
     for class_weights in (None, torch.tensor([1.0, 2.0, 0.5, 3.0])):
         expected = torch.nn.functional.cross_entropy(full, truth, class_weights, ignore_index=255)
-        assert steps.loss(network, logits, truth, 255, class_weights).item() == pytest.approx(expected.item(), rel=1e-4)
-    assert steps.loss(network, logits, torch.full((2, 40, 48), 255), 255, None) == 0
+        ours = steps.full_size(network, logits, (40, 48))
+        assert steps.loss(ours, truth, 255, class_weights).item() == pytest.approx(expected.item(), rel=1e-4)
+    assert steps.loss(full, torch.full((2, 40, 48), 255), 255, None) == 0
 
 
 def test_pixels_are_prepared_as_for_labelling() -> None:
@@ -466,3 +467,56 @@ def test_examples_that_do_not_fit_in_memory_are_read_again(
     for index in range(3):
         assert (read_again[index].rgb == kept[index + 3].rgb).all()
         assert (read_again[index].truth == kept[index + 3].truth).all()
+
+
+# What a network learns from another one
+
+
+def taught(dataset: Path, tmp_path: Path, **teacher: Any) -> TrainJob:
+    file = trained_weights(dataset, tmp_path / "teacher")
+    return job_on(dataset, tmp_path / "out", teacher={"front_end": "segnet_basic", "weights": str(file), **teacher})
+
+
+def test_a_network_that_learns_from_a_teacher_alone_comes_to_say_what_it_says(dataset: Path, tmp_path: Path) -> None:
+    job = taught(dataset, tmp_path, share=1.0)
+    job = job.model_copy(update={"architecture": {"width": 1 / 8}, "epochs": 12})
+    prepared = loop.prepare(job)
+    assert prepared.teacher is not None
+    batch = next(batches.Batches(job, prepared.train, prepared.start.preprocessing).stream(0, 1, 1))
+    wanted = prepared.teacher.probabilities(batch, "cpu")
+    assert wanted.shape == (4, 3, 32, 32) and torch.allclose(wanted.sum(1), torch.ones(4, 32, 32), atol=1e-5)
+
+    def distance() -> float:
+        network: Any = prepared.start.network.eval()
+        photographs, truth = steps.pixels(batch, prepared.start.preprocessing, "cpu")
+        with torch.inference_mode():
+            logits = steps.full_size(network, network(photographs), truth.shape[-2:])
+            return float(steps.distillation_loss(logits, wanted, truth, 255))
+
+    before = distance()
+    loop.train(job, no_show, prepared)
+    assert distance() < 0.8 * before
+
+
+def test_a_teacher_sees_the_crops_larger_and_answers_at_their_size(dataset: Path, tmp_path: Path) -> None:
+    job = taught(dataset, tmp_path, scale=2.0)
+    prepared = loop.prepare(job)
+    assert prepared.teacher is not None
+    batch = next(batches.Batches(job, prepared.train, prepared.start.preprocessing).stream(0, 1, 1))
+    assert prepared.teacher.probabilities(batch, "cpu").shape == (4, 3, 32, 32)
+
+
+def test_void_takes_no_part_in_what_is_learned_from_a_teacher() -> None:
+    logits, truth = torch.randn(1, 3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long)
+    told = torch.randn(1, 3, 4, 4).softmax(1)
+    truth[0, 0] = 255
+    elsewhere = told.clone()
+    elsewhere[:, :, 0] = told[:, :, 0].flip(1)
+    assert steps.distillation_loss(logits, told, truth, 255) == steps.distillation_loss(logits, elsewhere, truth, 255)
+    assert steps.distillation_loss(logits, told, torch.full_like(truth, 255), 255) == 0
+
+
+def test_a_teacher_of_other_classes_is_refused(dataset: Path, tmp_path: Path) -> None:
+    job = taught(dataset, tmp_path).model_copy(update={"classes": "4"})
+    with pytest.raises(WeightsError, match=r"model.safetensors tells 3 \(class 0, .* not these 4 \("):
+        loop.prepare(job)

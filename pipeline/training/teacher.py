@@ -1,0 +1,48 @@
+"""The network that another one learns from (knowledge distillation, Hinton et al. 2015)."""
+
+from typing import TYPE_CHECKING, Any
+
+from pipeline import storage, weights
+from pipeline.classes import ClassSet
+from pipeline.errors import WeightsError
+from pipeline.training import config, steps
+from pipeline.training.batches import Batch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Teacher:
+    """A trained network in its frozen state."""
+
+    def __init__(self, opened: weights.Network, how: config.Teacher) -> None:
+        self._network: Any = opened.module.eval().requires_grad_(False)
+        self._preprocessing, self._scale, self.share = opened.preprocessing, how.scale, how.share
+
+    def probabilities(self, batch: Batch, device: str) -> "Tensor":
+        """What it makes of the crops: float32 [N, C, S, S]."""
+        import torch
+        from torch.nn import functional as F
+
+        self._network.to(device)
+        with torch.no_grad():
+            photographs, truth = steps.pixels(batch, self._preprocessing, device)
+            height, width = truth.shape[-2:]
+            if self._scale != 1:
+                photographs = F.interpolate(photographs, scale_factor=self._scale, mode="bilinear")
+            logits = steps.full_size(self._network, self._network(photographs), (height, width))
+            if logits.shape[-2:] != truth.shape[-2:]:  # of a network that ends at its input's size
+                logits = F.interpolate(logits, (height, width), mode="bilinear")
+            return logits.softmax(1)
+
+
+def load(how: config.Teacher, classes: ClassSet) -> Teacher:
+    """The job's teacher. Raises WeightsError where its weights do not fit or tell other classes apart."""
+    try:
+        opened = weights.open_network(how.front_end, weights.read_location(how.weights))
+    except WeightsError as error:
+        raise WeightsError(f"teacher {storage.public(how.weights)}: {error}") from error
+    if tuple(opened.classes) != tuple(classes.names):
+        theirs, ours = (f"{len(names)} ({', '.join(names[:3])}, ...)" for names in (opened.classes, classes.names))
+        raise WeightsError(f"teacher {storage.public(how.weights)} tells {theirs} classes apart, not these {ours}")
+    return Teacher(opened, how)
