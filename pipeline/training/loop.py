@@ -16,7 +16,8 @@ from pipeline.errors import RunError, SourceError
 from pipeline.frontends import FrontEnd
 from pipeline.metrics import Counts
 from pipeline.scores import full_logits
-from pipeline.training import checkpoint, results, steps, teacher
+from pipeline.training import checkpoint, results, steps
+from pipeline.training import teacher as teachers
 from pipeline.training.batches import Batches
 from pipeline.training.config import TrainJob
 from pipeline.training.data import Examples, load, median_frequency, split
@@ -60,13 +61,13 @@ def prepare(job: TrainJob) -> Prepared:
     classes = classes_of(job)
     count = len(classes.names)
     began = start(job, count)
-    taught_by = None if job.teacher is None else teacher.load(job.teacher, classes)
+    teacher = None if job.teacher is None else teachers.load(job.teacher, classes)
     train = load(job.source, count, job.void, job.max_failure_rate)
     if len(train) < 2:
         raise SourceError(f"{storage.public(job.source.location)} has one image with a mask; training needs at least 2")
     if job.val is None:
-        return Prepared(classes, *split(train, job.val_share, job.seed), began, taught_by)
-    return Prepared(classes, train, load(job.val, count, job.void, job.max_failure_rate), began, taught_by)
+        return Prepared(classes, *split(train, job.val_share, job.seed), began, teacher)
+    return Prepared(classes, train, load(job.val, count, job.void, job.max_failure_rate), began, teacher)
 
 
 def train(job: TrainJob, show: Show, prepared: Prepared | None = None, rank: int = 0, world: int = 1) -> Trained | None:
@@ -141,12 +142,13 @@ class _Run:
         photographs, truth = steps.pixels(batch, preprocessing, self.device)
         with steps.autocast(position.precision, self.device):
             logits = self.parallel(photographs)
-        logits = steps.full_size(self.network, logits, (truth.shape[-2], truth.shape[-1]))
-        loss = steps.loss(logits, truth, job.void, self.class_weights)
-        if (taught_by := self.prepared.teacher) is not None:
-            taught = taught_by.probabilities(batch, self.device)
+        full = steps.full_size(self.network, logits, (truth.shape[-2], truth.shape[-1]))
+        loss = steps.loss(full, truth, job.void, self.class_weights)
+        if (teacher := self.prepared.teacher) is not None:
+            grid = logits.shape[-2], logits.shape[-1]
+            taught = teacher.probabilities(batch, grid, position.precision, self.device)
             distilled = steps.distillation_loss(logits, taught, truth, job.void)
-            loss = (1 - taught_by.share) * loss + taught_by.share * distilled
+            loss = (1 - teacher.share) * loss + teacher.share * distilled
         self.optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), how.clip)

@@ -53,9 +53,14 @@ def loss(logits: "Tensor", truth: "Tensor", void: int, class_weights: "Tensor | 
 
 
 def distillation_loss(logits: "Tensor", taught: "Tensor", truth: "Tensor", void: int) -> "Tensor":
-    """Cross entropy of the logits with a teacher's probabilities, both float32 [N, C, H, W], where truth counts."""
-    counted = truth != void
-    each = -(taught * logits.log_softmax(1)).sum(1)
+    """Cross entropy of the logits with a teacher's probabilities, both float32 [N, C, H, W], of any size.
+
+    A cell counts by the share of its pixels whose truth int64 [N, Y, X] counts.
+    """
+    from torch.nn import functional as F
+
+    counted = F.adaptive_avg_pool2d((truth != void).float(), (taught.shape[-2], taught.shape[-1]))
+    each = -(taught * logits.float().log_softmax(1)).sum(1)
     return (each * counted).sum() / counted.sum().clamp(min=1)
 
 

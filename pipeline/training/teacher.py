@@ -19,21 +19,20 @@ class Teacher:
         self._network: Any = opened.module.eval().requires_grad_(False)
         self._preprocessing, self._scale, self.share = opened.preprocessing, how.scale, how.share
 
-    def probabilities(self, batch: Batch, device: str) -> "Tensor":
-        """What it makes of the crops: float32 [N, C, S, S]."""
+    def probabilities(self, batch: Batch, size: tuple[int, int], precision: str, device: str) -> "Tensor":
+        """What it makes of the crops, averaged over the cells of a grid of that size: float32 [N, C, *size]."""
         import torch
         from torch.nn import functional as F
 
-        self._network.to(device)
+        self._network.to(device, memory_format=torch.channels_last)
         with torch.no_grad():
             photographs, truth = steps.pixels(batch, self._preprocessing, device)
-            height, width = truth.shape[-2:]
             if self._scale != 1:
                 photographs = F.interpolate(photographs, scale_factor=self._scale, mode="bilinear")
-            logits = steps.full_size(self._network, self._network(photographs), (height, width))
-            if logits.shape[-2:] != truth.shape[-2:]:  # of a network that ends at its input's size
-                logits = F.interpolate(logits, (height, width), mode="bilinear")
-            return logits.softmax(1)
+            with steps.autocast(precision, device):
+                logits = self._network(photographs)
+            full = steps.full_size(self._network, logits, (truth.shape[-2], truth.shape[-1]))
+            return F.adaptive_avg_pool2d(full.softmax(1), size)
 
 
 def load(how: config.Teacher, classes: ClassSet) -> Teacher:

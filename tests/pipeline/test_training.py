@@ -483,33 +483,36 @@ def test_a_network_that_learns_from_a_teacher_alone_comes_to_say_what_it_says(da
     prepared = loop.prepare(job)
     assert prepared.teacher is not None
     batch = next(batches.Batches(job, prepared.train, prepared.start.preprocessing).stream(0, 1, 1))
-    wanted = prepared.teacher.probabilities(batch, "cpu")
+    wanted = prepared.teacher.probabilities(batch, (32, 32), "float32", "cpu")
     assert wanted.shape == (4, 3, 32, 32) and torch.allclose(wanted.sum(1), torch.ones(4, 32, 32), atol=1e-5)
 
     def distance() -> float:
-        network: Any = prepared.start.network.eval()
         photographs, truth = steps.pixels(batch, prepared.start.preprocessing, "cpu")
         with torch.inference_mode():
-            logits = steps.full_size(network, network(photographs), truth.shape[-2:])
-            return float(steps.distillation_loss(logits, wanted, truth, 255))
+            return float(steps.distillation_loss(prepared.start.network.eval()(photographs), wanted, truth, 255))
 
     before = distance()
     loop.train(job, no_show, prepared)
     assert distance() < 0.8 * before
 
 
-def test_a_teacher_sees_the_crops_larger_and_answers_at_their_size(dataset: Path, tmp_path: Path) -> None:
-    job = taught(dataset, tmp_path, scale=2.0)
+def test_a_teacher_answers_at_the_size_that_is_asked_for(dataset: Path, tmp_path: Path) -> None:
+    job = taught(dataset, tmp_path)
     prepared = loop.prepare(job)
     assert prepared.teacher is not None
     batch = next(batches.Batches(job, prepared.train, prepared.start.preprocessing).stream(0, 1, 1))
-    assert prepared.teacher.probabilities(batch, "cpu").shape == (4, 3, 32, 32)
+    fine, coarse = (prepared.teacher.probabilities(batch, (side, side), "float32", "cpu") for side in (32, 8))
+    assert torch.allclose(coarse, torch.nn.functional.avg_pool2d(fine, 4), atol=1e-6)
+    larger = loop.prepare(taught(dataset, tmp_path, scale=2.0)).teacher
+    assert larger is not None
+    enlarged = larger.probabilities(batch, (8, 8), "float32", "cpu")
+    assert enlarged.shape == coarse.shape and not torch.allclose(enlarged, coarse, atol=1e-3)
 
 
 def test_void_takes_no_part_in_what_is_learned_from_a_teacher() -> None:
-    logits, truth = torch.randn(1, 3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long)
+    logits, truth = torch.randn(1, 3, 4, 4), torch.zeros(1, 16, 16, dtype=torch.long)
     told = torch.randn(1, 3, 4, 4).softmax(1)
-    truth[0, 0] = 255
+    truth[0, :4] = 255
     elsewhere = told.clone()
     elsewhere[:, :, 0] = told[:, :, 0].flip(1)
     assert steps.distillation_loss(logits, told, truth, 255) == steps.distillation_loss(logits, elsewhere, truth, 255)
