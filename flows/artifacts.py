@@ -12,6 +12,7 @@ from prefect.artifacts import (
 )
 
 from flows.display import line
+from pipeline import cost
 from pipeline.gallery import data_uri, overlays
 from pipeline.pages import number, percent
 from pipeline.picks import pick_extremes
@@ -73,6 +74,7 @@ def markdown(summary: Summary) -> str:
         ("changed by the field", percent(summary.changed)),
     ]
     failures = ", ".join(f"{getattr(summary, status)} {status}" for status in ("unreadable", "rejected", "quarantined"))
+    million, prices = cost.million_words(summary.cost), summary.prices
     lines = [
         f"# Run {summary.run}",
         f"{summary.images} images, {summary.ok} labelled, {failures}; recipe `{summary.recipe}`",
@@ -81,6 +83,11 @@ def markdown(summary: Summary) -> str:
         "|---|---|",
         *(f"| {name} | {value} |" for name, value in rows),
         "",
+        "| an image takes | core-seconds | GPU-seconds | bytes |",
+        "|---|---|---|---|",
+        *(f"| {' | '.join(row)} |" for row in cost.table(summary.cost)),
+        "",
+        *([f"At {cost.price_list(prices)}, {million}.", ""] if million and prices else []),
         f"The whole report: `{summary.report}`",
     ]
     return "\n".join(lines)

@@ -40,7 +40,7 @@ def label_dataset(job: LabelJob, planned: bool = False) -> Outcome:
     if not prepared.runs:
         return nothing_new(prepared, time.monotonic() - started)
     results, errors, progress = _label(job, prepared) if prepared.pending else ([], [], Progress())
-    summaries = [write_report(job.output, prepared.recipe.fingerprint, run) for run in prepared.runs]
+    summaries = [write_report(job.output, prepared.recipe.fingerprint, run, job.prices) for run in prepared.runs]
     for summary in summaries:
         artifacts.publish(job.output, summary)
     outcome = _outcome(prepared, results, progress, summaries[-1], time.monotonic() - started)
@@ -125,6 +125,7 @@ def _outcome(
         miou=summary.miou,
         classes=summary.classes if summary.miou is not None else None,
         report=summary.report,
+        cost=summary.cost,
     )
 
 

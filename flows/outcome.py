@@ -2,12 +2,14 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.cost import Cost
 from pipeline.errors import RunError
 from pipeline.prepare import Prepared
 
 
 class Outcome(BaseModel):
-    """What a command that labels has done. Rates are of this command; mIoU is of its newest run as a whole."""
+    """What a command that labels has done. Rates are of this command; mIoU and cost are of its newest run as a
+    whole."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -23,6 +25,7 @@ class Outcome(BaseModel):
     miou: float | None
     classes: int | None
     report: str | None
+    cost: Cost | None
 
 
 class RedRun(RunError):
@@ -38,4 +41,5 @@ def nothing_new(prepared: Prepared, seconds: float) -> Outcome:
     return Outcome(
         recipe=prepared.recipe.fingerprint, run=prepared.newest, images=0, ok=0, failed=0, shards=0,
         seconds=round(seconds, 3), images_per_s=None, steady_images_per_s=None, miou=None, classes=None, report=None,
+        cost=None,
     )  # fmt: skip

@@ -153,6 +153,16 @@ class Execution(Config):
         return value
 
 
+class Prices(Config):
+    """What resources cost; has no part in the masks. A price that is left out is not counted."""
+
+    core_hour: float | None = Field(None, ge=0, description="Of one processor core at work.")
+    gpu_hour: float | None = Field(None, ge=0, description="Of one GPU at work.")
+    gb_read: float | None = Field(None, ge=0, description="Of a gigabyte of photographs that is read.")
+    gb_written: float | None = Field(None, ge=0, description="Of a gigabyte of masks that is written.")
+    currency: str = Field("USD", min_length=1, max_length=8)
+
+
 class LabelJob(Config):
     """One labelling of a dataset: the whole job file."""
 
@@ -161,6 +171,7 @@ class LabelJob(Config):
     recipe: Recipe = Field(default_factory=Recipe)
     evaluation: Evaluation = Evaluation()
     execution: Execution = Execution()
+    prices: Prices | None = None
 
     @field_validator("source", mode="before")
     @classmethod

@@ -25,11 +25,11 @@ def merged(rgb: np.ndarray, score: Score, how: Inference) -> ScoreMap:
     """The score map of a photograph (uint8 [H, W, 3]) at full size: log-probabilities of the labels to be kept."""
     height, width = rgb.shape[:2]
     planes: dict[int, np.ndarray] = {}
-    classes = 0
+    classes, gpu_ms = 0, 0.0
     for rows in windows(height, how):
         for columns in windows(width, how):
-            probabilities = _of_views(rgb[rows, columns], score, how)
-            classes = len(probabilities)
+            probabilities, took_ms = _of_views(rgb[rows, columns], score, how)
+            classes, gpu_ms = len(probabilities), gpu_ms + took_ms
             weight = np.outer(_hat(rows), _hat(columns))
             for label in _probable(probabilities):
                 plane = planes.setdefault(label, np.zeros((height, width), np.float32))
@@ -39,7 +39,7 @@ def merged(rgb: np.ndarray, score: Score, how: Inference) -> ScoreMap:
     logits = np.empty((len(labels), height, width), np.float16)
     for index, label in enumerate(labels):
         np.maximum(np.log(np.maximum(planes.pop(label) / total, 1e-44)), LOWEST, out=logits[index], casting="unsafe")
-    return ScoreMap(logits, (), Kept(tuple(labels), classes))
+    return ScoreMap(logits, (), Kept(tuple(labels), classes), gpu_ms)
 
 
 def windows(length: int, how: Inference) -> list[slice]:
@@ -55,18 +55,20 @@ def starts(length: int, window: int, overlap: float) -> list[int]:
     return [round(index * (length - window) / max(1, count - 1)) for index in range(count)]
 
 
-def _of_views(rgb: np.ndarray, score: Score, how: Inference) -> np.ndarray:
-    """The mean probabilities float32 [C, h, w] over all scales and mirror images."""
+def _of_views(rgb: np.ndarray, score: Score, how: Inference) -> tuple[np.ndarray, float]:
+    """The mean probabilities float32 [C, h, w] over all scales and mirror images, and the GPU's milliseconds."""
     mirrored = (False, True) if how.flip else (False,)
     total: np.ndarray | None = None
+    gpu_ms = 0.0
     for scale in how.scales:
         views = [np.ascontiguousarray(rgb[:, ::-1] if flipped else rgb) for flipped in mirrored]
         for flipped, scores in zip(mirrored, score(views, scale), strict=True):
             found = _all_classes(scores)
             found = found[..., ::-1] if flipped else found
             total = found if total is None else total + found
+            gpu_ms += scores.gpu_ms
     assert total is not None
-    return total / (len(how.scales) * len(mirrored))
+    return total / (len(how.scales) * len(mirrored)), gpu_ms
 
 
 def _all_classes(scores: ScoreMap) -> np.ndarray:

@@ -19,6 +19,7 @@ from pipeline.masks import Row
 from pipeline.scores import ScoreMap, full_logits, softmax
 from pipeline.sources import ImageRef
 from pipeline.sources.reading import read_part
+from pipeline.stopwatch import Stopwatch
 
 READERS = 4
 
@@ -30,6 +31,7 @@ class Scored(NamedTuple):
     scores: ScoreMap
     front_end_ms: float
     palette: Palette | None = None
+    front_end_cpu_ms: float = 0.0
 
     @property
     def nbytes(self) -> int:
@@ -44,31 +46,55 @@ class Failed(NamedTuple):
     reason: str
 
 
-def score_images(refs: Sequence[ImageRef], front_end: FrontEnd, recipe: Recipe) -> list[Scored | Failed]:
-    """Reads, decodes and scores images. One that cannot be read becomes Failed; a store that does not answer raises."""
+def score_images(
+    refs: Sequence[ImageRef], front_end: FrontEnd, recipe: Recipe, watch: Stopwatch | None = None
+) -> list[Scored | Failed]:
+    """Reads, decodes and scores images. One that cannot be read becomes Failed; a store that does not answer raises.
 
-    def load(ref: ImageRef) -> tuple[bytes, np.ndarray] | Failed:
-        try:
-            data = read_part(ref.uri, ref.part)
-            return data, images.decode(data, recipe.max_pixels, recipe.max_side).rgb
-        except ImageError as error:
-            return Failed(error.status, str(error))
+    ``watch`` learns how long it took to "read" and decode them all, and how long they were in the "network".
+    """
 
-    started = time.perf_counter()
+    def load(ref: ImageRef) -> tuple[tuple[bytes, np.ndarray] | Failed, float]:
+        started = time.thread_time()
+        return _loaded(ref, recipe), time.thread_time() - started
+
+    watch = watch or Stopwatch()
     with ThreadPoolExecutor(READERS) as pool:
-        loaded = list(pool.map(load, refs))
-    readable = [item for item in loaded if not isinstance(item, Failed)]
-    scores = iter(front_end.score([rgb for _, rgb in readable]))
-    milliseconds = (time.perf_counter() - started) * 1000 / len(refs)
-    own = front_end.palette
-    return [item if isinstance(item, Failed) else Scored(item[0], next(scores), milliseconds, own) for item in loaded]
+        loaded, seconds = zip(*pool.map(load, refs), strict=True)
+    watch.elsewhere_s += sum(seconds)
+    watch.lap("read")
+    scores = iter(front_end.score([item[1] for item in loaded if not isinstance(item, Failed)]))
+    watch.lap("network")
+    ms, cpu_ms, own = watch.ms / len(refs), watch.cpu_ms / len(refs), front_end.palette
+    return [item if isinstance(item, Failed) else Scored(item[0], next(scores), ms, own, cpu_ms) for item in loaded]
 
 
-def refine_image(ref: ImageRef, scored: Scored, shard: int, recipe: Recipe, evaluation: Evaluation) -> Row:
-    """The image's row: its mask after the field, and what can be measured of it. Any truth is read here."""
-    started = time.perf_counter()
+def _loaded(ref: ImageRef, recipe: Recipe) -> tuple[bytes, np.ndarray] | Failed:
+    """The image's bytes, and its pixels as the network takes them."""
+    try:
+        data = read_part(ref.uri, ref.part)
+        return data, images.decode(data, recipe.max_pixels, recipe.max_side).rgb
+    except ImageError as error:
+        return Failed(error.status, str(error))
+
+
+def refine_image(
+    ref: ImageRef,
+    scored: Scored,
+    shard: int,
+    recipe: Recipe,
+    evaluation: Evaluation,
+    watch: Stopwatch | None = None,
+) -> Row:
+    """The image's row: its mask after the field, and what can be measured of it. Any truth is read here.
+
+    ``watch`` learns how long it took to "decode" it, in the "field", to "encode" the mask, and to hold it against the
+    "truth".
+    """
+    watch = watch or Stopwatch()
     photograph = images.decode(scored.data, recipe.max_pixels, recipe.max_side)
     size = photograph.height, photograph.width
+    watch.lap("decode")
     probabilities = softmax(full_logits(scored.scores))
     planes, classes = scored.scores.labels, scored.scores.classes
     front = planes[probabilities.argmax(0)]
@@ -76,21 +102,30 @@ def refine_image(ref: ImageRef, scored: Scored, shard: int, recipe: Recipe, eval
     parameters = back_end.Parameters.model_validate(recipe.back_end.parameters)
     after = back_end.refine(photograph.rgb, probabilities, parameters)
     refined = planes[after.labels()]
+    watch.lap("field")
     labels = images.enlarge_labels(refined, size)
+    mask = images.encode_mask(labels, scored.palette)
     row = masks.failed_row(ref.image_id, ref.uri, ref.etag, shard, "ok", "") | {
         "error": None,
         "height": size[0],
         "width": size[1],
-        "mask": {"bytes": images.encode_mask(labels, scored.palette), "path": masks.mask_path(ref.image_id)},
+        "mask": {"bytes": mask, "path": masks.mask_path(ref.image_id)},
         "labels": np.unique(labels).astype(np.int16),
         "confidence": float(after.probabilities.max(0).mean()),
         "entropy": _entropy(after.probabilities, classes),
         "changed": float((front != refined).mean()),
         "front_end_ms": scored.front_end_ms,
+        "front_end_cpu_ms": scored.front_end_cpu_ms,
+        "front_end_gpu_ms": scored.scores.gpu_ms,
+        "bytes_read": len(scored.data),
+        "bytes_scores": scored.scores.logits.nbytes,
+        "bytes_written": len(mask),
     }
+    watch.lap("encode")
     if ref.truth_uri is not None:
         row |= _against_truth(ref, labels, images.enlarge_labels(front, size), classes, evaluation)
-    return row | {"back_end_ms": (time.perf_counter() - started) * 1000}
+        watch.lap("truth")
+    return row | {"back_end_ms": watch.ms, "back_end_cpu_ms": watch.cpu_ms}
 
 
 def label_shard(

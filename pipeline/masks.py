@@ -40,6 +40,12 @@ SCHEMA = pa.schema(
         ("boundary", _COUNTS),
         ("front_end_ms", pa.float32()),
         ("back_end_ms", pa.float32()),
+        ("front_end_cpu_ms", pa.float32()),
+        ("front_end_gpu_ms", pa.float32()),
+        ("back_end_cpu_ms", pa.float32()),
+        ("bytes_read", pa.int64()),
+        ("bytes_scores", pa.int64()),
+        ("bytes_written", pa.int64()),
     ],
     metadata={"huggingface": json.dumps(_HUGGING_FACE)},
 )
@@ -101,8 +107,17 @@ def _leaves() -> list[str]:
 def read_rows(output: str, fingerprint: str, run: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """The run's rows, a shard at a time in order; without ``columns`` all of them, pixels included."""
     for shard in sorted(committed(output, fingerprint, run)):
-        with storage.open_read(shard_location(output, fingerprint, run, shard)) as file:
-            yield pq.ParquetFile(file).read(columns=list(columns) if columns is not None else None)
+        yield read_shard(output, fingerprint, run, shard, columns)
+
+
+def read_shard(output: str, fingerprint: str, run: str, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
+    """One shard's rows, as `read_rows`. Columns that it was written without, by an earlier version, are null."""
+    schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
+    with storage.open_read(shard_location(output, fingerprint, run, shard)) as file:
+        found = pq.ParquetFile(file).read(columns=schema.names)
+    present = found.column_names
+    whole = [found[name] if name in present else pa.nulls(len(found), schema.field(name).type) for name in schema.names]
+    return pa.table(whole, schema=schema)
 
 
 def read_images(output: str, fingerprint: str, run: str, wanted: Iterable[tuple[int, str]]) -> dict[str, Row]:
@@ -112,8 +127,7 @@ def read_images(output: str, fingerprint: str, run: str, wanted: Iterable[tuple[
         by_shard.setdefault(shard, []).append(image_id)
     rows = {}
     for shard, image_ids in by_shard.items():
-        with storage.open_read(shard_location(output, fingerprint, run, shard)) as file:
-            table = pq.ParquetFile(file).read()
+        table = read_shard(output, fingerprint, run, shard)
         for row in table.filter(pc.is_in(table["image_id"], pa.array(image_ids, pa.string()))).to_pylist():
             rows[row["image_id"]] = row
     return rows

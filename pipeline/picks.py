@@ -5,9 +5,8 @@ from typing import Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pipeline import masks, recipes, storage
+from pipeline import masks, recipes
 from pipeline.tally import COLUMNS, image_table, match
 
 PICKED = 6
@@ -83,16 +82,11 @@ def pick_spread(output: str, fingerprint: str, run: str, limit: int) -> list[Pic
         share = math.ceil((limit - len(picks)) / max(1, len(spread) - turn))
         if share <= 0:
             break
-        rows = _shard_rows(masks.shard_location(output, fingerprint, run, shards[index]))
+        rows = masks.read_shard(output, fingerprint, run, shards[index], COLUMNS)
         rows = rows.filter(pc.equal(rows["status"], pa.scalar("ok")))
         rows = rows.take(pa.array(_spread(len(rows), share), pa.int64()))
         picks += _picks(image_table(rows, match(rows, classes)), "")
     return sorted(picks, key=lambda pick: pick.shard)
-
-
-def _shard_rows(location: str) -> pa.Table:
-    with storage.open_read(location) as file:
-        return pq.ParquetFile(file).read(columns=list(COLUMNS))
 
 
 def _spread(length: int, count: int) -> list[int]:

@@ -14,7 +14,10 @@ import pyarrow.parquet as pq
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict
 
-from pipeline import gallery, masks, pages, plots, recipes, storage
+from pipeline import cost, gallery, masks, pages, plots, recipes, storage
+from pipeline.config import Prices
+from pipeline.cost import Cost
+from pipeline.errors import AbsentError
 from pipeline.gallery import Card
 from pipeline.picks import RANKINGS, Leaders, Pick
 from pipeline.recipes import RecipeDocument
@@ -65,6 +68,8 @@ class Summary(BaseModel):
     changed: float | None
     front_end_ms: float | None
     back_end_ms: float | None
+    cost: Cost
+    prices: Prices | None
 
     @property
     def failed(self) -> int:
@@ -82,8 +87,8 @@ def page(output: str, fingerprint: str, run: str) -> str:
     return storage.join(folder(output, fingerprint, run), "report.html")
 
 
-def write_report(output: str, fingerprint: str, run: str) -> Summary:
-    """Writes the report of the run's committed shards over any earlier one.
+def write_report(output: str, fingerprint: str, run: str, prices: Prices | None = None) -> Summary:
+    """Writes the report of the run's committed shards over any earlier one, whose prices it keeps if it is given none.
 
     Raises ConfigError for an unknown recipe and StorageError where the output cannot be read or written.
     """
@@ -93,8 +98,10 @@ def write_report(output: str, fingerprint: str, run: str) -> Summary:
     storage.put(storage.join(place, "per_image.parquet"), _per_image(output, fingerprint, run, tally, leaders))
     by_class = per_class(tally, document.classes)
     storage.put(storage.join(place, "per_class.parquet"), _parquet(by_class))
-    summary = summarize(tally, fingerprint, run, page(output, fingerprint, run))
-    storage.put(storage.join(place, "summary.parquet"), _parquet(_one_row(summary)))
+    place_of_summary = storage.join(place, "summary.parquet")
+    prices = prices or _earlier_prices(place_of_summary)
+    summary = summarize(tally, fingerprint, run, page(output, fingerprint, run), prices)
+    storage.put(place_of_summary, _parquet(_one_row(summary)))
     cards = _cards(output, fingerprint, run, leaders.picks())
     storage.put(summary.report, _page(summary, document, tally, by_class, cards))
     return summary
@@ -125,7 +132,7 @@ def per_class(tally: Tally, classes: Iterable[str]) -> pa.Table:
     return pa.table([pa.array(column, kind, from_pandas=True) for column, kind in typed], schema=CLASS_SCHEMA)
 
 
-def summarize(tally: Tally, fingerprint: str, run: str, report: str) -> Summary:
+def summarize(tally: Tally, fingerprint: str, run: str, report: str, prices: Prices | None) -> Summary:
     """The run's summary."""
     refined, front = tally.counts["refined"], tally.counts["front"]
     statuses = {status: tally.statuses[status] for status in masks.STATUSES}
@@ -151,7 +158,18 @@ def summarize(tally: Tally, fingerprint: str, run: str, report: str) -> Summary:
         changed=_mean(tally.measure("changed")),
         front_end_ms=_median(tally.measure("front_end_ms")),
         back_end_ms=_median(tally.measure("back_end_ms")),
+        cost=cost.priced(tally.usage(), prices),
+        prices=prices,
     )
+
+
+def _earlier_prices(summary: str) -> Prices | None:
+    """The prices in a summary that is there already."""
+    try:
+        (row,) = pq.read_table(io.BytesIO(storage.read(summary))).to_pylist()
+    except AbsentError:
+        return None
+    return Prices.model_validate(row["prices"]) if row.get("prices") else None
 
 
 def _mean(values: np.ndarray) -> float | None:
@@ -187,9 +205,14 @@ def _parquet(table: pa.Table) -> bytes:
 
 def _one_row(summary: Summary) -> pa.Table:
     """The summary as a table; the types do not depend on which means there are."""
-    kinds: dict[Any, pa.DataType] = {int: pa.int64(), str: pa.string(), float | None: pa.float64()}
-    schema = pa.schema([(name, kinds[field.annotation]) for name, field in Summary.model_fields.items()])
-    return pa.Table.from_pylist([summary.model_dump()], schema)
+    kinds: dict[Any, pa.DataType] = {int: pa.int64(), float | None: pa.float64()}
+    kinds |= dict.fromkeys((str, str | None), pa.string())
+
+    def fields(model: type[BaseModel]) -> list[pa.Field]:
+        return [pa.field(name, kinds[field.annotation]) for name, field in model.model_fields.items()]
+
+    kinds |= {Cost: pa.struct(fields(Cost)), Prices | None: pa.struct(fields(Prices))}
+    return pa.Table.from_pylist([summary.model_dump()], pa.schema(fields(Summary)))
 
 
 def _cards(output: str, fingerprint: str, run: str, picks: list[Pick]) -> dict[str, list[Card]]:
@@ -216,5 +239,8 @@ def _page(
         groups=groups,
         problems=tally.problems,
         problem_count=tally.problem_count,
+        usage=cost.table(summary.cost),
+        million=cost.million_words(summary.cost),
+        prices=None if summary.prices is None else cost.price_list(summary.prices),
         plotly=Markup(plotly.offline.get_plotlyjs()),
     )

@@ -61,6 +61,7 @@ class ScoreMap(NamedTuple):
     logits: np.ndarray
     steps: tuple[Step, ...]
     kept: Kept | None = None
+    gpu_ms: float = 0.0  # what it took of a GPU
 
     @property
     def labels(self) -> np.ndarray:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import masks
+from pipeline.cost import Usage
 from pipeline.metrics import Counts
 
 _IMAGE_FIELDS: list[tuple[str, pa.DataType]] = [
@@ -28,10 +29,25 @@ _IMAGE_FIELDS: list[tuple[str, pa.DataType]] = [
     ("labels", pa.list_(pa.int16())),
     ("front_end_ms", pa.float32()),
     ("back_end_ms", pa.float32()),
+    ("front_end_cpu_ms", pa.float32()),
+    ("front_end_gpu_ms", pa.float32()),
+    ("back_end_cpu_ms", pa.float32()),
+    ("bytes_read", pa.int64()),
+    ("bytes_scores", pa.int64()),
+    ("bytes_written", pa.int64()),
 ]
 IMAGE_SCHEMA = pa.schema(_IMAGE_FIELDS)
 COUNTED = ("refined", "front", "boundary")
 COLUMNS = tuple(name for name in masks.SCHEMA.names if name not in ("mask", "etag"))
+# Usage's fields: the column that each is the mean of, and in how many of its units
+USED = {
+    "front_end_core_s": ("front_end_cpu_ms", 1000),
+    "front_end_gpu_s": ("front_end_gpu_ms", 1000),
+    "back_end_core_s": ("back_end_cpu_ms", 1000),
+    "bytes_read": ("bytes_read", 1),
+    "bytes_scores": ("bytes_scores", 1),
+    "bytes_written": ("bytes_written", 1),
+}
 MEASURES = ("miou", "miou_front", "confidence", "entropy", "changed", "front_end_ms", "back_end_ms")
 PROBLEM_COLUMNS = ("image_id", "status", "error")
 PROBLEMS_KEPT = 100
@@ -48,6 +64,7 @@ class Tally:
         self.problems: list[dict[str, str]] = []  # failed images, and those whose truth could not be used
         self.problem_count = 0
         self._measures: dict[str, list[np.ndarray]] = {name: [] for name in MEASURES}
+        self._used: dict[str, tuple[float, int]] = dict.fromkeys(USED, (0.0, 0))  # a sum, and over how many images
 
     def add(self, rows: pa.Table) -> pa.Table:
         """Takes in rows (with at least COLUMNS) and returns the table of IMAGE_SCHEMA made of them."""
@@ -66,7 +83,15 @@ class Tally:
         for name in MEASURES:
             known = images[name].drop_null().to_numpy().astype(np.float32)
             self._measures[name].append(known)
+        for name, (column, unit) in USED.items():
+            total, count = self._used[name]
+            used = images[column].drop_null()
+            self._used[name] = total + (pc.sum(used).as_py() or 0) / unit, count + len(used)
         return images
+
+    def usage(self) -> Usage:
+        """What an image took on average."""
+        return Usage(**{name: total / count if count else None for name, (total, count) in self._used.items()})
 
     def measure(self, name: str) -> np.ndarray:
         """One of MEASURES for the images that have it: float32 [N], in the order of the rows."""

@@ -30,6 +30,10 @@ def conclude(outcome: "Outcome", as_json: bool) -> None:
             f"{outcome.seconds:.1f} s{rate}; {miou_words(outcome.miou, outcome.classes)}; "
             f"recipe {outcome.recipe}, run {outcome.run}"
         )
+        if outcome.cost is not None:
+            from pipeline.cost import words
+
+            say(words(outcome.cost))
         say(f"report: {outcome.report}")
 
 

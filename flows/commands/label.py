@@ -59,6 +59,7 @@ def evaluate(
         fingerprint, run = newest_run(output, recipe, run)
         from flows import server
         from flows.evaluate_run import evaluate_run
+        from pipeline import cost
 
         server.start().result()
         summary = evaluate_run(output, fingerprint, run)
@@ -67,6 +68,7 @@ def evaluate(
         else:
             words = miou_words(summary.miou, summary.classes)
             say(f"{counted(summary.images, 'image')}, {summary.failed} failed, {words}")
+            say(cost.words(summary.cost))
             say(f"report: {summary.report}")
 
 

@@ -17,8 +17,11 @@ another architecture than the default one, ``preprocessing_of(architecture)`` sa
 """
 
 import pkgutil
+import threading
+import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -31,7 +34,7 @@ from pipeline.classes import Palette
 from pipeline.config import Config, Inference
 from pipeline.errors import ConfigError
 from pipeline.preprocessing import Preprocessing, prepare
-from pipeline.scores import ScoreMap, probable
+from pipeline.scores import Kept, ScoreMap, Step, probable
 
 if TYPE_CHECKING:
     import torch
@@ -90,6 +93,8 @@ class FrontEnd:
             network = fold_batch_norm(network)
         network = network.to(device, memory_format=torch.channels_last)
         self._network: Any = _fast_on_one_core(network) if device == "cpu" else network
+        # Calls in other threads would wait on the device's one stream anyway; this way each is timed alone.
+        self._turn = nullcontext() if device == "cpu" else threading.Lock()
 
     def score(self, photographs: Sequence[np.ndarray]) -> list[ScoreMap]:
         """The score map of each photograph (uint8 [H, W, 3])."""
@@ -116,15 +121,28 @@ class FrontEnd:
         with torch.inference_mode():
             for indices in groups.values():
                 batch = torch.from_numpy(np.stack([prepared[index][0] for index in indices]))
-                batch = batch.to(self._device, memory_format=torch.channels_last)
-                logits = self._network(batch)
-                own_steps = self._network.steps(*batch.shape[-2:])
-                for index, planes in zip(indices, logits, strict=True):
-                    sent, kept = (planes, None) if own_steps else probable(planes)
-                    steps = (*own_steps, *prepared[index][1])
-                    sent = sent.clamp(-HALF_MAX, HALF_MAX).half()
-                    scores[index] = ScoreMap(np.ascontiguousarray(sent.cpu().numpy()), steps, kept)
+                with self._turn:
+                    started = time.perf_counter()
+                    found = self._forward(batch)
+                    seconds = time.perf_counter() - started
+                gpu_ms = 0.0 if self._device == "cpu" else 1000 * seconds / len(indices)
+                for index, (logits, kept, own_steps) in zip(indices, found, strict=True):
+                    scores[index] = ScoreMap(logits, (*own_steps, *prepared[index][1]), kept, gpu_ms)
         return [scores[index] for index in range(len(prepared))]
+
+    def _forward(self, batch: "torch.Tensor") -> list[tuple[np.ndarray, Kept | None, tuple[Step, ...]]]:
+        """What a score map of each photograph in float32 [N, 3, H, W] is made of, back from the device."""
+        import torch
+
+        batch = batch.to(self._device, memory_format=torch.channels_last)
+        logits = self._network(batch)
+        own_steps = self._network.steps(*batch.shape[-2:])
+        found = []
+        for planes in logits:
+            sent, kept = (planes, None) if own_steps else probable(planes)
+            sent = sent.clamp(-HALF_MAX, HALF_MAX).half()
+            found.append((np.ascontiguousarray(sent.cpu().numpy()), kept, own_steps))
+        return found
 
 
 def fold_batch_norm(network: Any) -> Any:

@@ -21,7 +21,7 @@ from tests.s3 import S3
 
 FIELDS = {
     "recipe", "run", "images", "ok", "failed", "shards", "seconds", "images_per_s", "steady_images_per_s", "miou",
-    "classes", "report",
+    "classes", "report", "cost",
 }  # fmt: skip
 
 

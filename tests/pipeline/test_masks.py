@@ -38,6 +38,12 @@ COLUMNS = {
     "boundary": pa.struct([("tp", pa.list_(pa.int64())), ("fp", pa.list_(pa.int64())), ("fn", pa.list_(pa.int64()))]),
     "front_end_ms": pa.float32(),
     "back_end_ms": pa.float32(),
+    "front_end_cpu_ms": pa.float32(),
+    "front_end_gpu_ms": pa.float32(),
+    "back_end_cpu_ms": pa.float32(),
+    "bytes_read": pa.int64(),
+    "bytes_scores": pa.int64(),
+    "bytes_written": pa.int64(),
 }
 LABELS = np.arange(12, dtype=np.uint8).reshape(3, 4)
 
