@@ -3,12 +3,12 @@
 import time
 from collections.abc import Iterable
 
-from prefect import flow, task
+from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import artifacts, display
+from flows import artifacts, display, run_log
 from flows.display import counted
 from flows.outcome import Outcome, RedRun, nothing_new
 from pipeline import masks, plan, recipes
@@ -39,11 +39,13 @@ def label_dataset(job: LabelJob, planned: bool = False) -> Outcome:
     prepared = resume(job) if planned else prepare(job)
     if not prepared.runs:
         return nothing_new(prepared, time.monotonic() - started)
+    run_log.write(get_run_logger(), [run_log.opening(prepared)])
     results, errors, progress = _label(job, prepared) if prepared.pending else ([], [], Progress())
     summaries = [write_report(job.output, prepared.recipe.fingerprint, run, job.prices) for run in prepared.runs]
     for summary in summaries:
         artifacts.publish(job.output, summary)
     outcome = _outcome(prepared, results, progress, summaries[-1], time.monotonic() - started)
+    run_log.write(get_run_logger(), [run_log.ending(outcome)])
     _raise_if_red(job, outcome, summaries, errors)
     recipes.set_current_if_absent(job.output, prepared.recipe.fingerprint)
     return outcome
@@ -56,17 +58,20 @@ def _label(job: LabelJob, prepared: Prepared) -> tuple[list[ShardResult], list[B
     display.say(f"{counted(images, 'image')} in {counted(len(shards), 'shard')}; starting the workers")
     with (
         cluster.connected() as resources,
-        running.dispatcher(job, prepared.weights, prepared.recipe.fingerprint, resources) as dispatcher,
+        running.dispatcher(job, prepared, resources) as dispatcher,
         display.shown(images, len(shards)) as show,
     ):
         label_shard = _shard_task(job, prepared.recipe.fingerprint, dispatcher)
         futures = [label_shard.submit(shard) for shard in shards]
         bar = artifacts.ProgressBar(images)
+        logger = get_run_logger()
         # A Prefect future asks the server for its state; the one that it wraps just knows.
         while (finished := sum(future.wrapped_future.done() for future in futures)) < len(futures):
             show(dispatcher.progress, finished)
             bar.update(dispatcher.progress, finished, len(shards))
+            run_log.write(logger, dispatcher.journal.events())
             time.sleep(POLL_SECONDS)
+        run_log.write(logger, [*dispatcher.journal.events(), *dispatcher.journal.left_out()])
         bar.finish()
         return *_sorted_out(futures), dispatcher.progress
 

@@ -44,9 +44,13 @@ class RunError(DensemaskError):
 
 
 class ImageError(DensemaskError):
-    """One image cannot be labelled; it becomes a row with this status and reason."""
+    """One image cannot be labelled; it becomes a row with this status and reason. ``kind``: the reason in a word."""
 
     status = "unreadable"
+
+    def __init__(self, message: str, kind: str = "broken") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class RejectedImage(ImageError):

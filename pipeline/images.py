@@ -32,7 +32,7 @@ def decode(data: bytes, max_pixels: int, max_side: int) -> Photograph:
     ImageError (unreadable) or RejectedImage with the reason.
     """
     if not data:
-        raise ImageError("the file is empty")
+        raise ImageError("the file is empty", "empty")
     try:
         with Image.open(io.BytesIO(data)) as image:
             _check_size(image, max_pixels)
@@ -46,9 +46,9 @@ def decode(data: bytes, max_pixels: int, max_side: int) -> Photograph:
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise ImageError(f"not an image: it starts with {data[:16]!r}") from error
+        raise ImageError(f"not an image: it starts with {data[:16]!r}", "no image") from error
     except MemoryError as error:
-        raise RejectedImage("not enough memory to decode it") from error
+        raise RejectedImage("not enough memory to decode it", "memory") from error
     except Exception as error:  # Pillow's plug-ins raise whatever a broken file leads them to
         raise ImageError(f"cannot be decoded: {str(error) or type(error).__name__}") from error
 
@@ -56,9 +56,9 @@ def decode(data: bytes, max_pixels: int, max_side: int) -> Photograph:
 def _check_size(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
     if width * height == 0:
-        raise ImageError(f"it is {width}x{height} pixels")
+        raise ImageError(f"it is {width}x{height} pixels", "empty")
     if width * height > max_pixels:
-        raise RejectedImage(f"{width}x{height} pixels are over the limit of max_pixels = {max_pixels}")
+        raise RejectedImage(f"{width}x{height} pixels are over the limit of max_pixels = {max_pixels}", "too large")
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -40,10 +40,11 @@ class Scored(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """An image that cannot be labelled, and why."""
+    """An image that cannot be labelled, and why; ``kind`` is the reason in a word."""
 
     status: str
     reason: str
+    kind: str = "broken"
 
 
 def score_images(
@@ -75,7 +76,7 @@ def _loaded(ref: ImageRef, recipe: Recipe) -> tuple[bytes, np.ndarray] | Failed:
         data = read_part(ref.uri, ref.part)
         return data, images.decode(data, recipe.max_pixels, recipe.max_side).rgb
     except ImageError as error:
-        return Failed(error.status, str(error))
+        return Failed(error.status, str(error), error.kind)
 
 
 def refine_image(

@@ -137,7 +137,7 @@ def failed_row(image_id: str, uri: str, etag: str, shard: int, status: str, reas
     """The row of an image without a mask."""
     row: Row = dict.fromkeys(SCHEMA.names)
     row |= {"image_id": image_id, "uri": storage.public(uri), "etag": etag, "shard": shard}
-    return row | {"status": status, "error": reason}
+    return row | {"status": status, "error": storage.scrubbed(reason)}
 
 
 def counts_cell(counts: Counts | None) -> dict[str, np.ndarray] | None:

@@ -29,6 +29,7 @@ _IN_OUTPUT = re.compile(r"^(.*)/(?:(?:masks|plans|reports)/recipe=[^/]*/.*|recip
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+)://")
 # "user:password@" before the host; Azure's "container@account" is none.
 _USER = re.compile(r"^(?!abfss?:|az:|adl:)[^/]*://[^/]*@")
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://[^\s'\"<>]+")
 _DENIED_NAMES = ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError")
 
 
@@ -87,6 +88,11 @@ def public(location: str) -> str:
         location = re.sub(r"://[^/]*@", "://", location)
     # A query holds a key and a value; a lone question mark is part of a file's name in an object store.
     return re.sub(r"\?.*$" if location.startswith("http") else r"\?.*=.*$", "", location)
+
+
+def scrubbed(text: str) -> str:
+    """A message in which every URL is a `public` one."""
+    return _URL.sub(lambda found: public(found[0]), text)
 
 
 def read(location: str, start: int | None = None, end: int | None = None) -> bytes:
@@ -357,4 +363,4 @@ def _permanent(error: BaseException, verb: str, location: str) -> StorageError |
 
 def _detail(error: BaseException) -> str:
     """What the error says, without the path that the message names already."""
-    return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
+    return scrubbed(" ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split()))

@@ -4,8 +4,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from workers.pool import Pool, Worker
 from workers.work import Item, OpenShard
@@ -60,6 +62,19 @@ class Calls:
         self._count(call, -1)
         call.pool.released(worker)
         return call
+
+    def settle(self, worker: Worker) -> tuple[list[tuple[Call, Any]], list[Call]]:
+        """Takes all calls from a dead worker: those that it had finished, with their results, and the rest."""
+        ray.wait(list(worker.calls), num_returns=len(worker.calls), timeout=10, fetch_local=False)
+        finished: list[tuple[Call, Any]] = []
+        gone: list[Call] = []
+        for reference in list(worker.calls):
+            call = self.release(reference)
+            try:
+                finished.append((call, ray.get(reference, timeout=1)))
+            except (RayError, TimeoutError):
+                gone.append(call)
+        return finished, gone
 
     def _count(self, call: Call, sign: int) -> None:
         self.images[call.pool] += sign * len(call.items)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pipeline.errors import RunError
 from pipeline.plan import Shard
 from pipeline.sources import ImageRef
+from workers.journal import Journal
+from workers.metrics import Labels
 from workers.pool import Pool
 from workers.rules import Sizing
 from workers.scheduler import TICK_SECONDS, Scheduler
@@ -21,9 +23,18 @@ LOW_WATER_BATCHES = 8
 class Dispatcher:
     """Labels shards. ``submit`` from any thread; results come as futures."""
 
-    def __init__(self, front_ends: Pool, refiners: Pool, batch_size: int, cap_bytes: int, sizing: Sizing) -> None:
+    def __init__(
+        self,
+        front_ends: Pool,
+        refiners: Pool,
+        batch_size: int,
+        cap_bytes: int,
+        sizing: Sizing,
+        journal: Journal | None = None,
+    ) -> None:
         self._pools = front_ends, refiners
-        self._scheduler = Scheduler(front_ends, refiners, batch_size, cap_bytes, sizing)
+        self.journal = journal or Journal(Labels())
+        self._scheduler = Scheduler(front_ends, refiners, batch_size, cap_bytes, sizing, self.journal)
         self._inbox: queue.SimpleQueue[OpenShard] = queue.SimpleQueue()
         self._admission = threading.Lock()
         self._low_water = batch_size * LOW_WATER_BATCHES

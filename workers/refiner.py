@@ -9,6 +9,8 @@ from pipeline.config import Evaluation, Recipe
 from pipeline.label import Scored, refine_image
 from pipeline.masks import Row
 from pipeline.sources import ImageRef
+from pipeline.stopwatch import Stopwatch
+from workers.metrics import Counters, Labels
 
 
 class Target(NamedTuple):
@@ -28,8 +30,9 @@ class Committed(NamedTuple):
 class RefinerWorker:
     """Refines images and writes shards."""
 
-    def __init__(self, recipe: Recipe, evaluation: Evaluation, target: Target) -> None:
+    def __init__(self, recipe: Recipe, evaluation: Evaluation, target: Target, labels: Labels) -> None:
         self._recipe, self._evaluation, self._target = recipe, evaluation, target
+        self._counters = Counters(labels)
 
     def ready(self) -> str:
         """The node it runs on, once it can work."""
@@ -37,14 +40,18 @@ class RefinerWorker:
 
     def refine(self, images: list[tuple[ImageRef, int]], *scored: Scored) -> tuple[Any, ...]:
         """The status of the row of each (image, shard), then the rows, as separate objects."""
-        rows = [
-            refine_image(ref, scores, shard, self._recipe, self._evaluation)
-            for (ref, shard), scores in zip(images, scored, strict=True)
-        ]
+        rows = [self._row(ref, scores, shard) for (ref, shard), scores in zip(images, scored, strict=True)]
         return ([row["status"] for row in rows], *rows)
+
+    def _row(self, ref: ImageRef, scored: Scored, shard: int) -> Row:
+        watch = Stopwatch()
+        row = refine_image(ref, scored, shard, self._recipe, self._evaluation, watch)
+        self._counters.add_refined(watch, row)
+        return row
 
     def commit(self, run: str, shard: int, rows: "list[Row | ray.ObjectRef]") -> Committed:
         """Writes the shard by one conditional put, unless a row is gone."""
+        watch = Stopwatch()
         whole: list[Row] = []
         lost: list[int] = []
         for position, row in enumerate(rows):
@@ -54,4 +61,7 @@ class RefinerWorker:
                 lost.append(position)
         if lost:
             return Committed(False, lost)
-        return Committed(masks.write_shard(*self._target, run, shard, whole), [])
+        written = masks.write_shard(*self._target, run, shard, whole)
+        watch.lap("commit")
+        self._counters.add_laps(watch)
+        return Committed(written, [])

@@ -7,22 +7,26 @@ from typing import Any
 import ray
 
 from pipeline.config import LabelJob
-from pipeline.weights import Weights
+from pipeline.prepare import Prepared
 from workers import cluster, rules
 from workers.cluster import WORKER_ENVIRONMENT, Resources
 from workers.dispatch import Dispatcher
 from workers.frontend import FrontEndWorker
+from workers.journal import Journal
+from workers.metrics import Labels
 from workers.pool import Pool
 from workers.refiner import RefinerWorker, Target
 from workers.rules import Load, Sizes
 
 
 @contextmanager
-def dispatcher(job: LabelJob, weights: Weights, fingerprint: str, resources: Resources) -> Iterator[Dispatcher]:
+def dispatcher(job: LabelJob, prepared: Prepared, resources: Resources) -> Iterator[Dispatcher]:
     """A dispatcher over pools that fit the cluster; the weights travel to the front ends once, as an object."""
     asks = rules.asks(resources.cpus, resources.gpus, job.execution)
-    data = ray.put(weights.data)
-    target = Target(job.output, fingerprint)
+    data = ray.put(prepared.weights.data)
+    target = Target(job.output, prepared.recipe.fingerprint)
+    labels = Labels(prepared.recipe.fingerprint, prepared.newest or "")
+    journal = Journal(labels, sum(shard.images for shard in prepared.pending))
     front_end = actor(
         FrontEndWorker,
         max_concurrency=2,
@@ -31,14 +35,15 @@ def dispatcher(job: LabelJob, weights: Weights, fingerprint: str, resources: Res
         scheduling_strategy="SPREAD",  # they ask for so little that Ray would put them all on one node
     )
     refiner = actor(RefinerWorker, num_cpus=asks.refiner_cpus)
-    front_ends = Pool("front end", lambda: front_end.remote(job.recipe, data))
-    refiners = Pool("back end", lambda: refiner.remote(job.recipe, job.evaluation, target))
+    front_ends = Pool("front end", lambda: front_end.remote(job.recipe, data, labels))
+    refiners = Pool("back end", lambda: refiner.remote(job.recipe, job.evaluation, target, labels))
 
     def sizing(load: Load) -> Sizes:
         now = cluster.resources()
         return rules.pool_sizes(now.cpus, now.gpus, resources.gpus > 0, job.execution, load)
 
-    running = Dispatcher(front_ends, refiners, job.execution.batch_size, job.execution.in_flight_mb * 2**20, sizing)
+    cap_bytes = job.execution.in_flight_mb * 2**20
+    running = Dispatcher(front_ends, refiners, job.execution.batch_size, cap_bytes, sizing, journal)
     try:
         yield running
     finally:

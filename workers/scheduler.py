@@ -17,6 +17,7 @@ from pipeline.errors import RunError, StorageError
 from pipeline.label import Failed
 from workers import rules
 from workers.calls import Call, Calls
+from workers.journal import Journal
 from workers.pool import Pool, Worker, last_line
 from workers.rules import Attempt, Load, Sizing
 from workers.work import Item, OpenShard, Progress, ShardResult, Waiting
@@ -30,8 +31,10 @@ RESIZE_SECONDS = 5.0
 class Scheduler:
     """Moves images of open shards over two pools until each has a row, and shards until each is committed."""
 
-    def __init__(self, front_ends: Pool, refiners: Pool, batch_size: int, cap_bytes: int, sizing: Sizing) -> None:
-        self._front_ends, self._refiners = front_ends, refiners
+    def __init__(
+        self, front_ends: Pool, refiners: Pool, batch_size: int, cap_bytes: int, sizing: Sizing, journal: Journal
+    ) -> None:
+        self._front_ends, self._refiners, self._journal = front_ends, refiners, journal
         self._batch_size, self._cap_bytes, self._sizing = batch_size, cap_bytes, sizing
         self._open: set[OpenShard] = set()
         self._calls = Calls()
@@ -74,6 +77,7 @@ class Scheduler:
         self._to_score.drop(opened)
         self._to_refine.drop(opened)
         if not opened.future.done():
+            self._journal.failed(opened, error)
             opened.future.set_exception(error)
 
     def _resize(self) -> None:
@@ -169,13 +173,15 @@ class Scheduler:
             if call.image_ms is not None:
                 self._refine_ms = rules.smoothed(self._refine_ms, call.image_ms)
             for item, status, row in zip(call.items, result, call.outputs, strict=True):
-                self._row(item, row, status)
+                if item.shard in self._open:
+                    self._journal.row(item, status)
+                    self._row(item, row, status)
 
     def _scored(self, item: Item, facts: Any, payload: ray.ObjectRef) -> None:
         if item.shard not in self._open:
             return
         if isinstance(facts, Failed):
-            self._no_mask(item, facts.status, facts.reason)
+            self._no_mask(item, facts)
         else:
             self._mean_bytes = rules.smoothed(self._mean_bytes, facts.nbytes)
             attempt = replace(item.attempt, suspect=False)
@@ -184,8 +190,6 @@ class Scheduler:
     def _row(self, item: Item, row: Any, status: str) -> None:
         """Keeps an image's row (or the reference to it); the shard's last one leads to its commit."""
         opened = item.shard
-        if opened not in self._open:
-            return
         opened.rows[item.attempt.position] = row
         opened.statuses[status] += 1
         self.progress = self.progress.with_row(status == "ok")
@@ -196,10 +200,11 @@ class Scheduler:
             else:
                 self._to_commit.append(opened)
 
-    def _no_mask(self, item: Item, status: str, reason: str) -> None:
-        ref = item.attempt.ref
-        row = masks.failed_row(ref.image_id, ref.uri, ref.etag, item.shard.shard.number, status, reason)
-        self._row(item, row, status)
+    def _no_mask(self, item: Item, failed: Failed) -> None:
+        ref, number = item.attempt.ref, item.shard.shard.number
+        row = masks.failed_row(ref.image_id, ref.uri, ref.etag, number, failed.status, failed.reason)
+        self._journal.row(item, failed.status, failed.kind, failed.reason)
+        self._row(item, row, failed.status)
 
     def _committed(self, opened: OpenShard, written: bool, lost: list[int]) -> None:
         if lost:
@@ -207,6 +212,7 @@ class Scheduler:
             return
         self._open.discard(opened)
         if not opened.future.done():
+            self._journal.committed(opened, written)
             shard = opened.shard
             opened.future.set_result(ShardResult(shard.run, shard.number, dict(opened.statuses), written))
 
@@ -245,17 +251,11 @@ class Scheduler:
         """A dead worker: what it had finished counts, the rest is tried again, and who was there is suspect."""
         preempted = isinstance(error, RayActorError) and bool(getattr(error, "preempted", False))
         charged = pool.buried(worker, preempted)
-        ray.wait(list(worker.calls), num_returns=len(worker.calls), timeout=10, fetch_local=False)
-        gone: list[Call] = []
-        for reference in list(worker.calls):
-            call = self._calls.release(reference)
-            try:
-                result = ray.get(reference, timeout=1)
-            except (RayError, TimeoutError):
-                gone.append(call)
-            else:
-                self._finished(call, result)
+        finished, gone = self._calls.settle(worker)
+        for call, result in finished:
+            self._finished(call, result)
         attempts = [item.attempt for call in gone for item in call.items]
+        self._journal.died(pool.name, worker.node, len(attempts), charged, last_line(error))
         judged = iter(rules.after_death(attempts, charged))
         for call in gone:
             if call.commit is not None:
@@ -269,7 +269,7 @@ class Scheduler:
                 continue
             if rules.is_quarantined(attempt):
                 item.shard.reason = f"{attempt.strikes} times alone, {reason}"
-                self._no_mask(item, "quarantined", item.shard.reason)
+                self._no_mask(item, Failed("quarantined", item.shard.reason, "quarantined"))
             else:
                 waiting = self._to_score if call.pool is self._front_ends else self._to_refine
                 waiting.give_back(item._replace(attempt=attempt))
@@ -278,6 +278,7 @@ class Scheduler:
         if opened.commits >= COMMITS_A_SHARD:
             self._fail(opened, RunError(f"a shard could not be written {opened.commits} times: {last_line(error)}"))
         else:
+            self._journal.commit_retried(opened, last_line(error))
             self._to_commit.append(opened)
 
     def _snapshot(self) -> None:
@@ -292,3 +293,4 @@ class Scheduler:
             refiners=len(self._refiners.workers),
             deaths=self._front_ends.deaths + self._refiners.deaths,
         )
+        self._journal.show(self.progress)

@@ -68,6 +68,7 @@ class OpenShard:
     statuses: Counter[str] = field(default_factory=Counter)
     reason: str = ""
     commits: int = 0
+    since: float = field(default_factory=time.monotonic)
     accepted: threading.Event = field(default_factory=threading.Event)
 
 

@@ -20,4 +20,4 @@ def read_part(uri: str, part: str) -> bytes:
             return read_cell(uri, int(row), column)
         return storage.read(uri)
     except (AbsentError, DeniedError) as error:
-        raise ImageError(str(error)) from error
+        raise ImageError(str(error), "absent" if isinstance(error, AbsentError) else "denied") from error

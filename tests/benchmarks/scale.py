@@ -22,6 +22,7 @@ import pyarrow as pa
 import ray
 
 from pipeline import plan
+from pipeline.config import Evaluation, Recipe
 from pipeline.label import Scored
 from pipeline.masks import failed_row
 from pipeline.plan import Shard
@@ -30,6 +31,7 @@ from pipeline.sources import REF_SCHEMA, ImageRef
 from tests.benchmarks.runs import machine
 from workers.dispatch import Dispatcher
 from workers.frontend import FrontEndWorker, ScoredFacts
+from workers.metrics import Labels
 from workers.pool import Pool
 from workers.refiner import RefinerWorker, Target
 from workers.rules import Sizes
@@ -60,7 +62,8 @@ class SleepingRefiner(RefinerWorker):
     """Sleeps as long as a field would take; its rows have the size of real ones."""
 
     def __init__(self, target: Target, milliseconds: float) -> None:
-        self._target, self._seconds = target, milliseconds / 1000
+        super().__init__(Recipe(), Evaluation(), target, Labels())
+        self._seconds = milliseconds / 1000
 
     def refine(self, images: list[tuple[ImageRef, int]], *scored: Scored) -> tuple[Any, ...]:
         rows = []

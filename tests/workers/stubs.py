@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.config import Evaluation, Recipe
 from pipeline.label import Failed, Scored
 from pipeline.masks import failed_row
 from pipeline.scores import ScoreMap
 from pipeline.sources import ImageRef
 from pipeline.sources.reading import read_part
 from workers.frontend import FrontEndWorker, ScoredFacts
+from workers.metrics import Labels
 from workers.refiner import RefinerWorker, Target
 
 
@@ -47,7 +49,8 @@ class StubRefiner(RefinerWorker):
     """Kills itself at an image that says so; else makes a row without a mask."""
 
     def __init__(self, target: Target, seconds: float = 0.0) -> None:
-        self._target, self._seconds = target, seconds
+        super().__init__(Recipe(), Evaluation(), target, Labels())
+        self._seconds = seconds
 
     def pid(self) -> int:
         return os.getpid()
