@@ -11,7 +11,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows import artifacts, display, run_log
 from flows.display import counted
 from flows.outcome import Outcome, RedRun, nothing_new
-from pipeline import masks, plan, recipes
+from pipeline import masks, plan, recipes, storage
 from pipeline.config import LabelJob
 from pipeline.errors import DensemaskError
 from pipeline.plan import Shard
@@ -141,7 +141,7 @@ def _raise_if_red(job: LabelJob, outcome: Outcome, summaries: list[Summary], err
             dict.fromkeys(str(error) if isinstance(error, DensemaskError) else repr(error) for error in errors)
         )
         message = f"{len(errors)} of {len(errors) + outcome.shards} shards are not committed: {'; '.join(kinds[:3])}"
-        raise RedRun(f"{message}. Run the same command again to continue.", outcome)
+        raise RedRun(f"{storage.scrubbed(message)}. Run the same command again to continue.", outcome)
     limit = job.execution.max_failure_rate
     for summary in summaries:
         if summary.failed > limit * summary.images:

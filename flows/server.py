@@ -10,6 +10,7 @@ from prefect.logging.configuration import setup_logging
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import get_current_settings
 
+from pipeline import storage
 from pipeline.errors import ConfigError
 
 
@@ -45,7 +46,8 @@ def _check(url: str) -> None:
     try:
         httpx.get(f"{url}/health", timeout=10)
     except httpx.HTTPError as error:
-        raise ConfigError(f"no Prefect server answers at PREFECT_API_URL={url}: {error}") from error
+        message = f"no Prefect server answers at PREFECT_API_URL={url}: {error}"
+        raise ConfigError(storage.scrubbed(message)) from error
 
 
 def _quiet() -> None:

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline import storage
 from pipeline.errors import ConfigError
@@ -22,16 +22,26 @@ M = TypeVar("M", bound=BaseModel)
 class Config(BaseModel):
     """A frozen part of a job; a misspelt key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+def _without_secret(location: str) -> str:
+    """A job is shown on the dashboard and kept with its output, so it must not hold what opens a store."""
+    if storage.has_secret(location):
+        raise ValueError("it carries credentials; put them into the environment instead")
+    return location
+
+
+Location = Annotated[str, AfterValidator(_without_secret)]
 
 
 class Source(Config):
     """Where the images are, and their truth if there is any."""
 
-    location: str = Field(description="A folder, list, .tar or .parquet, local or at any fsspec URL.")
+    location: Location = Field(description="A folder, list, .tar or .parquet, local or at any fsspec URL.")
     layout: Literal["auto", "folder", "voc", "list", "webdataset", "parquet"] = "auto"
     split: str | None = Field(None, description="VOC layout: a name in ImageSets/Segmentation, such as val.")
-    truth: str | None = Field(None, description="A folder of index masks, paired with the images by file stem.")
+    truth: Location | None = Field(None, description="A folder of index masks, paired with the images by file stem.")
     uri_column: str = "uri"
     image_column: str = "image"
     truth_column: str = "truth"
@@ -61,7 +71,7 @@ class FrontEnd(Inference):
     """The front end: image -> class scores."""
 
     name: str = Field("fcn8s_lite", description="A module of pipeline.frontends.")
-    weights: str | None = Field(None, description="A safetensors file, or package:NAME; bundled ones if left out.")
+    weights: Location | None = Field(None, description="A safetensors file, or package:NAME; bundled ones if left out.")
 
 
 class BackEnd(Config):
@@ -167,7 +177,7 @@ class LabelJob(Config):
     """One labelling of a dataset: the whole job file."""
 
     source: Source
-    output: str
+    output: Location
     recipe: Recipe = Field(default_factory=Recipe)
     evaluation: Evaluation = Evaluation()
     execution: Execution = Execution()
@@ -240,7 +250,8 @@ def _plain(problem: Any, where: str, model: type[BaseModel]) -> str:
         return f"{where}: unknown key '{key}'{_nearest(problem['loc'], model)}"
     if problem["type"] == "missing":
         return f"{where}: '{key}' is missing"
-    written = repr(problem["input"])
+    given = problem["input"]
+    written = repr(storage.public(given)) if isinstance(given, str) else storage.scrubbed(repr(given))
     shown = written if len(written) <= MAX_SHOWN else f"{written[:MAX_SHOWN]}..."
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "model_type":

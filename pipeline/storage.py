@@ -29,6 +29,9 @@ _IN_OUTPUT = re.compile(r"^(.*)/(?:(?:masks|plans|reports)/recipe=[^/]*/.*|recip
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+)://")
 # "user:password@" before the host; Azure's "container@account" is none.
 _USER = re.compile(r"^(?!abfss?:|az:|adl:)[^/]*://[^/]*@")
+# A query whose keys sign or authorise: X-Amz-Signature, X-Goog-Credential, sig, token, AWSAccessKeyId ...
+_SECRET_KEY = r"(?:[^=&]*(?:signature|credential|token|secret|password|key)[^=&]*|sig)"
+_SIGNED = re.compile(rf"^[^?]*://[^?]*\?(?:.*&)?{_SECRET_KEY}=", re.IGNORECASE)
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://[^\s'\"<>]+")
 _DENIED_NAMES = ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError")
 
@@ -88,6 +91,11 @@ def public(location: str) -> str:
         location = re.sub(r"://[^/]*@", "://", location)
     # A query holds a key and a value; a lone question mark is part of a file's name in an object store.
     return re.sub(r"\?.*$" if location.startswith("http") else r"\?.*=.*$", "", location)
+
+
+def has_secret(location: str) -> bool:
+    """Whether the location carries a user, a password, a signature or a token."""
+    return is_remote(location) and bool(_USER.match(location) or _SIGNED.match(location))
 
 
 def scrubbed(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from flows.display import counted, say
+from pipeline import storage
 from pipeline.errors import DensemaskError
 
 if TYPE_CHECKING:
@@ -69,10 +70,10 @@ def _interrupted(*_: object) -> None:
 
 
 def _say_error(error: Exception, message: str, debug: bool, as_json: bool) -> None:
-    outcome = getattr(error, "outcome", None)
+    outcome, message = getattr(error, "outcome", None), storage.scrubbed(message)
     if as_json:
         fields = json.loads(outcome.model_dump_json()) if outcome is not None else {}
         print(json.dumps(fields | {"error": message}), flush=True)
     if debug:
-        traceback.print_exception(error)
+        say(storage.scrubbed("".join(traceback.format_exception(error))))
     say(f"densemask: {' '.join(message.split())}")

@@ -68,10 +68,24 @@ def list_images(source: Source, exclude: str | None = None) -> pa.Table:
     if exclude is not None:
         inside = pc.starts_with(table["uri"], storage.absolute(exclude).rstrip("/") + "/")
         table = table.filter(pc.invert(inside))
+    _check_secrets(table, location)
     if table.num_rows == 0:
         kinds = ", ".join(sorted(IMAGE_SUFFIXES))
         raise SourceError(f"no images in {storage.public(location)} (layout {layout}); looked for {kinds}")
     return table
+
+
+def _check_secrets(table: pa.Table, location: str) -> None:
+    """Raises SourceError where locations of the listing carry credentials: they would be kept in its plan."""
+    for name in ("uri", "truth_uri", "image_id"):
+        likely = table[name].filter(pc.match_substring_regex(table[name], r"://([^/]*@|.*\?.*=)"))
+        found = [written for written in likely.unique().to_pylist() if storage.has_secret(written)]
+        if found:
+            first = storage.public(found[0])
+            raise SourceError(
+                f"{len(found)} locations in {storage.public(location)} carry credentials, such as that of {first}, and "
+                "plans are kept; name the images without and put the credentials into the environment"
+            )
 
 
 def detect(location: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from pipeline import storage
-from pipeline.config import Config, Source
+from pipeline.config import Config, Location, Source
 
 
 class Augmentation(Config):
@@ -47,7 +47,7 @@ class TrainJob(Config):
     """One training: the whole job file."""
 
     source: Source
-    output: str
+    output: Location
     val: Source | None = Field(None, description="The validation set; a held-out share of the source if left out.")
     val_share: float = Field(0.1, gt=0, lt=1, description="The share that is held out.")
     front_end: str = Field("fcn8s_lite", description="A module of pipeline.frontends.")

@@ -236,3 +236,20 @@ def test_a_fingerprint_is_16_hex_digits_and_the_same_on_every_machine() -> None:
 @pytest.mark.parametrize("model", [Source, Recipe, Evaluation, Execution, LabelJob])
 def test_every_part_of_a_job_is_frozen_and_forbids_what_it_does_not_know(model: type[Config]) -> None:
     assert model.model_config["frozen"] and model.model_config["extra"] == "forbid"
+
+
+@pytest.mark.parametrize("key", ["source.location", "source.truth", "output", "recipe.front_end.weights"])
+@pytest.mark.parametrize("location", ["s3://me:S3CRET@bucket/x", "https://host/x.csv?X-Amz-Signature=S3CRET"])
+def test_credentials_in_a_job_are_refused_and_not_repeated(key: str, location: str) -> None:
+    content: dict[str, Any] = {"source": {"location": "/in"}, "output": "/out", "recipe": {"front_end": {}}}
+    place: Any = content
+    *above, last = key.split(".")
+    for name in above:
+        place = place[name]
+    place[last] = location
+    with pytest.raises(ConfigError, match=f"{key} = .*it carries credentials; put them into the environment") as caught:
+        load_job(None, content)
+    assert "S3CRET" not in str(caught.value)
+    with pytest.raises(ValidationError) as raw:  # as Prefect checks a flow's parameters
+        LabelJob.model_validate(content)
+    assert "S3CRET" not in str(raw.value)

@@ -380,6 +380,20 @@ def test_an_absent_folder_is_absent(tmp_path: Path, bucket_folder: str) -> None:
         listed(bucket_folder)
 
 
+@pytest.mark.parametrize("row", [
+    "https://me:S3CRET@host/b.jpg,",
+    "https://host/b.jpg?X-Amz-Signature=S3CRET,",
+    "b.jpg,s3://me:S3CRET@bucket/b.png",
+])  # fmt: skip
+def test_a_list_with_credentials_is_refused_before_they_are_kept(tmp_path: Path, row: str) -> None:
+    (tmp_path / "list.csv").write_text(f"uri,truth\nhttps://host/a.jpg?size=2,\n{row}\n")
+    with pytest.raises(
+        SourceError, match="1 locations in .*list.csv carry credentials, such as that of .*//"
+    ) as caught:
+        list_images(Source(location=str(tmp_path / "list.csv")))
+    assert "S3CRET" not in str(caught.value)
+
+
 def test_a_split_needs_a_voc_layout(tmp_path: Path) -> None:
     put_all(str(tmp_path), {"a.jpg": b""})
     with pytest.raises(SourceError, match=r"split 'val' needs a VOC layout; .* is read as folder"):

@@ -379,6 +379,27 @@ def test_public_holds_nothing_secret_and_all_else(location: str, shown: str) -> 
     assert storage.public(location) == shown
 
 
+@pytest.mark.parametrize("location, secret", [
+    ("s3://key:secret@bucket/a.jpg", True),
+    ("https://host/x.jpg?X-Amz-Algorithm=A&X-Amz-Signature=abc", True),
+    ("https://host/x.jpg?AWSAccessKeyId=abc", True),
+    ("az://box/x.jpg?se=1&sig=abc", True),
+    ("https://host/x.jpg?size=1&design=2", False),
+    ("https://host/x.jpg?page=1#sig=2", False),
+    ("abfss://box@account.dfs.core.windows.net/x", False),
+    ("s3://bucket/what?.jpg", False),
+    ("/data/user@home?token=1/a.jpg", False),
+])  # fmt: skip
+def test_locations_with_secrets_are_told_from_others(location: str, secret: bool) -> None:
+    assert storage.has_secret(location) == secret
+
+
+def test_a_message_is_scrubbed_of_what_its_urls_hide() -> None:
+    message = "403, url='https://u:pw@host/x.jpg?X-Amz-Signature=abc' (s3://key:pw@bucket/a), see https://host/why"
+    assert storage.scrubbed(message) == "403, url='https://host/x.jpg' (s3://bucket/a), see https://host/why"
+    assert storage.scrubbed("no URL: a?b=c d@e") == "no URL: a?b=c d@e"
+
+
 @pytest.mark.parametrize("location, whole", [
     ("file:///data/x", "/data/x"), ("local:///data/x/", "/data/x"), ("s3://bucket/x/", "s3://bucket/x"), ("/", "/"),
 ])  # fmt: skip
