@@ -1,18 +1,20 @@
 """What the Prefect dashboard shows of a run: progress, a mIoU table, a markdown report, overlays."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 from prefect.artifacts import (
     create_image_artifact,
+    create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
     update_progress_artifact,
 )
 
-from flows.display import line
-from pipeline import cost
+from flows.display import Shards, final_line, line
+from pipeline import cost, storage
 from pipeline.gallery import data_uri, overlays
 from pipeline.pages import number, percent
 from pipeline.picks import pick_extremes
@@ -31,18 +33,19 @@ class ProgressBar:
         self._artifact: Any = create_progress_artifact(progress=0.0, key="images", description="0 images done")
         self._updated = time.monotonic()
 
-    def update(self, progress: Progress, shards_done: int, shards: int) -> None:
+    def update(self, progress: Progress, shards: Shards) -> None:
         """Shows the state, if it was not shown a moment ago."""
         if time.monotonic() - self._updated >= UPDATE_SECONDS:
             self._updated = time.monotonic()
-            share = 100.0 * progress.done / max(1, self._images)
-            update_progress_artifact(
-                self._artifact, min(100.0, share), line(progress, self._images, shards_done, shards)
-            )
+            self._show(progress, line(progress, self._images, shards))
 
-    def finish(self) -> None:
-        """Shows that all is done."""
-        update_progress_artifact(self._artifact, 100.0, f"{self._images} images done")
+    def finish(self, progress: Progress, shards: Shards) -> None:
+        """Shows how it ended."""
+        self._show(progress, final_line(progress, self._images, shards))
+
+    def _show(self, progress: Progress, description: str) -> None:
+        share = 100.0 * progress.done / max(1, self._images)
+        update_progress_artifact(self._artifact, min(100.0, share), description)
 
 
 def publish(output: str, summary: Summary) -> None:
@@ -50,6 +53,9 @@ def publish(output: str, summary: Summary) -> None:
     if summary.miou is not None:
         create_table_artifact(key="miou", table=_miou_table(output, summary), description=f"IoU of run {summary.run}")
     create_markdown_artifact(key="report", markdown=markdown(summary), description=f"Report of run {summary.run}")
+    create_link_artifact(
+        key="report-page", link=link(summary.report), link_text=summary.report, description=f"Page of run {summary.run}"
+    )
     picks = pick_extremes(output, summary.recipe, summary.run, PICTURES_A_GROUP)
     for index, overlay in enumerate(overlays(output, summary.recipe, summary.run, picks), 1):
         if overlay.picture is not None:
@@ -58,6 +64,11 @@ def publish(output: str, summary: Summary) -> None:
                 image_url=data_uri(overlay.picture),
                 description=f"{overlay.pick.group}: {overlay.caption}",
             )
+
+
+def link(location: str) -> str:
+    """Where a browser finds it: a URL as it is, a local file by its file: URL."""
+    return location if storage.is_remote(location) else Path(location).as_uri()
 
 
 def markdown(summary: Summary) -> str:

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,7 +15,20 @@ from rich.text import Text
 from workers.work import Progress
 
 LINE_SECONDS = 10.0
-Update = Callable[[Progress, int], None]
+
+
+class Shards(NamedTuple):
+    """How many of a run's shards are committed, how many are given up, and how many there are."""
+
+    done: int
+    failed: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"{self.done}/{self.total} shards" + (f" ({self.failed} failed)" if self.failed else "")
+
+
+Update = Callable[[Progress, Shards], None]
 
 
 def say(message: str) -> None:
@@ -28,29 +42,29 @@ def counted(count: int, noun: str) -> str:
 
 
 @contextmanager
-def shown(images: int, shards: int) -> Iterator[Update]:
-    """An ``update(progress, shards_done)`` to call as often as one likes."""
+def shown(images: int) -> Iterator[Update]:
+    """An ``update(progress, shards)`` to call as often as one likes."""
     console = Console(stderr=True)
     if console.is_terminal:
         with Live(console=console, refresh_per_second=4, transient=True) as live:
-            yield lambda progress, done: live.update(_panel(progress, images, done, shards))
+            yield lambda progress, shards: live.update(_panel(progress, images, shards))
     else:
         last = [time.monotonic()]
 
-        def update(progress: Progress, done: int) -> None:
+        def update(progress: Progress, shards: Shards) -> None:
             if time.monotonic() - last[0] >= LINE_SECONDS:
                 last[0] = time.monotonic()
-                say(line(progress, images, done, shards))
+                say(line(progress, images, shards))
 
         yield update
 
 
-def line(progress: Progress, images: int, shards_done: int, shards: int) -> str:
+def line(progress: Progress, images: int, shards: Shards) -> str:
     """The state of a run in one line."""
     facts = [
         f"{progress.done}/{images} images",
         f"{progress.failed} failed",
-        f"{shards_done}/{shards} shards",
+        str(shards),
         f"{_rate(progress)} images/s",
         f"ETA {_eta(progress, images)}",
         ", ".join(f"{count} {stage}" for stage, count in stages(progress)),
@@ -59,6 +73,12 @@ def line(progress: Progress, images: int, shards_done: int, shards: int) -> str:
     if progress.deaths:
         facts.append(f"{progress.deaths} worker deaths")
     return "; ".join(facts)
+
+
+def final_line(progress: Progress, images: int, shards: Shards) -> str:
+    """How a run ended, in one line."""
+    done = f"{progress.done}/{images} images done; {progress.failed} failed; {shards}; {_rate(progress)} images/s"
+    return f"{done}; {progress.deaths} worker deaths" if progress.deaths else done
 
 
 def stages(progress: Progress) -> list[tuple[str, int]]:
@@ -76,7 +96,7 @@ def pools(progress: Progress) -> str:
     return f"{counted(progress.front_ends, 'front end')}, {counted(progress.refiners, 'refiner')}"
 
 
-def _panel(progress: Progress, images: int, shards_done: int, shards: int) -> Group:
+def _panel(progress: Progress, images: int, shards: Shards) -> Group:
     queue = Table.grid(padding=(0, 3))
     heads = [*(stage for stage, _ in stages(progress)), "between the pools", "workers"]
     queue.add_row(*(Text(head, style="dim") for head in heads))
@@ -88,7 +108,7 @@ def _panel(progress: Progress, images: int, shards_done: int, shards: int) -> Gr
     head.add_row(
         Text(f"{progress.done}/{images} images", style="bold"),
         failed,
-        f"{shards_done}/{shards} shards",
+        str(shards),
         f"{_rate(progress)} images/s",
         f"ETA {_eta(progress, images)}",
         deaths,

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.futures import PrefectFuture
+from prefect.futures import PrefectConcurrentFuture, PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import artifacts, display, run_log
@@ -59,20 +59,19 @@ def _label(job: LabelJob, prepared: Prepared) -> tuple[list[ShardResult], list[B
     with (
         cluster.connected() as resources,
         running.dispatcher(job, prepared, resources) as dispatcher,
-        display.shown(images, len(shards)) as show,
+        display.shown(images) as show,
     ):
         label_shard = _shard_task(job, prepared.recipe.fingerprint, dispatcher)
         futures = [label_shard.submit(shard) for shard in shards]
         bar = artifacts.ProgressBar(images)
         logger = get_run_logger()
-        # A Prefect future asks the server for its state; the one that it wraps just knows.
-        while (finished := sum(future.wrapped_future.done() for future in futures)) < len(futures):
-            show(dispatcher.progress, finished)
-            bar.update(dispatcher.progress, finished, len(shards))
+        while (ended := _counted(futures)).done + ended.failed < ended.total:
+            show(dispatcher.progress, ended)
+            bar.update(dispatcher.progress, ended)
             run_log.write(logger, dispatcher.journal.events())
             time.sleep(POLL_SECONDS)
         run_log.write(logger, [*dispatcher.journal.events(), *dispatcher.journal.left_out()])
-        bar.finish()
+        bar.finish(dispatcher.progress, ended)
         return *_sorted_out(futures), dispatcher.progress
 
 
@@ -98,6 +97,13 @@ def _shard_task(job: LabelJob, fingerprint: str, dispatcher: Dispatcher):  # typ
         return future.result()
 
     return label_shard
+
+
+def _counted(futures: list[PrefectConcurrentFuture]) -> display.Shards:
+    """A Prefect future asks the server for its state; the one that it wraps just knows."""
+    ended = [future.wrapped_future for future in futures if future.wrapped_future.done()]
+    done = sum(not each.exception() and each.result().is_completed() for each in ended)
+    return display.Shards(done, len(ended) - done, len(futures))
 
 
 def _sorted_out(futures: Iterable[PrefectFuture]) -> tuple[list[ShardResult], list[BaseException]]:

@@ -362,6 +362,8 @@ def _permanent(error: BaseException, verb: str, location: str) -> StorageError |
         return AbsentError(f"{failed} it is shorter than it was")
     if number == errno.EROFS:
         return DeniedError(f"{failed} the file system is read-only")
+    if (status := getattr(error, "status", None)) in (401, 403):  # of a web server
+        return DeniedError(f"{failed} no permission (status {status}; {_detail(error)})")
     if isinstance(error, PermissionError) or type(error).__name__ in _DENIED_NAMES:
         return DeniedError(f"{failed} no permission ({_detail(error)})")
     if not isinstance(error, Exception):

@@ -1,7 +1,12 @@
-"""What tests all over the tree need: a real S3 server, and the data beside the checkout."""
+"""What tests all over the tree need: a real S3 server, a browser, and the data beside the checkout."""
 
+import shutil
+import tempfile
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -13,6 +18,17 @@ from tests.s3 import S3, running_server
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+SECRET = "s3cr3t-of-a-signature"
+CHROMIUM_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +67,48 @@ def store(request: pytest.FixtureRequest) -> str:
     if request.param == "local":
         return str(request.getfixturevalue("tmp_path") / "store")
     return str(request.getfixturevalue("bucket_folder"))
+
+
+@pytest.fixture
+def leaky_site() -> Iterator[str]:
+    """A web server whose pictures lead to signed locations, which refuse: /PICTURE.jpg."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            signed = "Signature=" in self.path
+            self.send_response(403 if signed else 302)
+            self.send_header("Location", f"{self.path}?X-Amz-Signature={SECRET}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        do_HEAD = do_GET
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        serving.join()
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """A headless Chromium that keeps what pages write to its console."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("needs chromium and chromedriver (Debian: chromium, chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        for flag in (*CHROMIUM_FLAGS, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        session = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+        try:
+            yield session
+        finally:
+            session.quit()

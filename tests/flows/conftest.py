@@ -46,6 +46,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     # Whether Ray asks for a token depends on what lies in the home folder; here it never does.
     return kept | {
         "RAY_AUTH_MODE": "disabled",
+        "RAY_metrics_report_interval_ms": "1000",
         "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
         "COLUMNS": "200",
     }
@@ -54,7 +55,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def prefect_server(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The API URL of a running Prefect server."""
-    port = _free_port()
+    port = free_port()
     ui = tmp_path_factory.mktemp("ui")
     settings = environment | {
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(ui),
@@ -66,7 +67,7 @@ def prefect_server(environment: dict[str, str], tmp_path_factory: pytest.TempPat
     with open(ui / "log", "wb") as log:
         process = subprocess.Popen(command, env=settings, stdout=log, stderr=log, start_new_session=True)
     try:
-        _until_it_answers(f"{settings['PREFECT_API_URL']}/health", process, ui / "log")
+        until_it_answers(f"{settings['PREFECT_API_URL']}/health", process, ui / "log")
         yield settings["PREFECT_API_URL"]
     finally:
         os.killpg(process.pid, signal.SIGKILL)
@@ -74,14 +75,20 @@ def prefect_server(environment: dict[str, str], tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture(scope="session")
-def ray_head(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def metrics_port() -> int:
+    """Where the Ray cluster exports its metrics."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def ray_head(environment: dict[str, str], metrics_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Ray cluster of one node with two logical cores."""
-    port = _free_port()
+    port = free_port()
     folder = Path("/tmp") / f"ray-{os.getpid()}"  # Ray's sockets do not bear pytest's long paths
     command = [
         str(BIN / "ray"), "start", "--head", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=2",
         "--include-dashboard=false", f"--temp-dir={folder}", "--disable-usage-stats", "--block",
-        f"--object-store-memory={256 * 2**20}",
+        f"--object-store-memory={256 * 2**20}", f"--metrics-export-port={metrics_port}",
     ]  # fmt: skip
     log_file = tmp_path_factory.mktemp("ray") / "log"
     with open(log_file, "wb") as log:
@@ -163,13 +170,15 @@ def write_truth(photographs: Path, folder: Path) -> None:
         Image.fromarray(truth).save(folder / f"{path.stem}.png")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _until_it_answers(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def until_it_answers(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Waits for a server."""
     deadline = time.monotonic() + 120
     while True:
         assert process.poll() is None, log.read_text()

@@ -87,6 +87,24 @@ def test_no_such_bucket_and_no_permission(
     assert "no permission" in line
 
 
+def test_credentials_are_refused_and_not_repeated(
+    densemask: Command, nowhere: dict[str, str], photographs: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "list.csv").write_text("uri\nhttps://host/a.jpg?X-Amz-Signature=S3CRET\n")
+    output = tmp_path / "out"
+    for source, target in (
+        ("https://me:S3CRET@host/photographs", str(output)),
+        ("https://host/list.csv?X-Goog-Signature=S3CRET", str(output)),
+        (str(photographs), "s3://me:S3CRET@bucket/out"),
+        (str(tmp_path / "list.csv"), str(output)),
+    ):
+        ended = densemask("label", source, target, "--json", "--debug", env=nowhere)
+        assert ended.code == 2
+        assert "credentials" in ended.json["error"]
+        assert "S3CRET" not in ended.out + ended.err
+    assert not output.exists()
+
+
 def test_an_output_in_which_nothing_is_labelled(densemask: Command, nowhere: dict[str, str], tmp_path: Path) -> None:
     for command in (["show", str(tmp_path)], ["evaluate", str(tmp_path), "--json"]):
         ended = densemask(*command, env=nowhere)

@@ -1,11 +1,9 @@
-"""Small labelled outputs, made by the real functions around a front end that reads classes off colours; a browser."""
+"""Small labelled outputs, made by the real functions around a front end that reads classes off colours."""
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,16 +20,6 @@ from pipeline.weights import Weights
 CLASSES = ("background", "red thing", "green thing", "</script><script>window.ran=1</script>", "never seen")
 GREYS = np.array([[40, 40, 40], [220, 40, 40], [40, 220, 40], [40, 40, 220]], np.int64)
 SOFTNESS = 200  # grey levels a unit of score: so unsure that a field mends single pixels
-CHROMIUM_FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 class ColourFrontEnd:
@@ -126,23 +114,3 @@ def label_pictures(tmp_path: Path) -> Labeller:
         return Labelled(output, document.fingerprint, run, photographs, truths)
 
     return build
-
-
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    """A headless Chromium that keeps what pages write to its console."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("needs chromium and chromedriver (Debian: chromium, chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        for flag in (*CHROMIUM_FLAGS, f"--user-data-dir={profile}"):
-            options.add_argument(flag)
-        session = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-        try:
-            yield session
-        finally:
-            session.quit()

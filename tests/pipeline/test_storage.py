@@ -13,6 +13,7 @@ import pytest
 
 from pipeline import storage
 from pipeline.errors import AbsentError, DeniedError, StorageError
+from tests.conftest import SECRET
 from tests.s3 import READER, S3, STRANGER
 
 AWKWARD = ("plain.bin", "UPPER.BIN", "a b/c.bin", "dir#1/ü.bin", "100%20/x?.bin", "日本/+&=.bin")
@@ -392,6 +393,13 @@ def test_public_holds_nothing_secret_and_all_else(location: str, shown: str) -> 
 ])  # fmt: skip
 def test_locations_with_secrets_are_told_from_others(location: str, secret: bool) -> None:
     assert storage.has_secret(location) == secret
+
+
+def test_a_signed_location_that_refuses_is_not_repeated(leaky_site: str) -> None:
+    with pytest.raises(DeniedError, match="no permission .status 403") as caught:
+        storage.read(f"{leaky_site}/picture.jpg")
+    assert SECRET in str(caught.value.__cause__)
+    assert SECRET not in str(caught.value)
 
 
 def test_a_message_is_scrubbed_of_what_its_urls_hide() -> None:
