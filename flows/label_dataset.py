@@ -35,6 +35,7 @@ def label_dataset(job: LabelJob, planned: bool = False) -> Outcome:
 
     Raises RedRun where rows are missing or more than max_failure_rate of a run's images have failed.
     """
+    run_log.guard()
     started = time.monotonic()
     prepared = resume(job) if planned else prepare(job)
     if not prepared.runs:

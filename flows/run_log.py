@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from flows.outcome import Outcome
+from pipeline import storage
 from pipeline.cost import words
 from pipeline.prepare import Prepared
 from workers.journal import Event
@@ -20,7 +21,26 @@ LEVELS = {
     "image.rejected": logging.WARNING,
     "image.quarantined": logging.WARNING,
 }
+PREFECT_LOGGERS = ("", "prefect", "prefect.flow_runs", "prefect.task_runs")
 _PLAIN = re.compile(r"[^\s\"=\\]+")
+
+
+class _Scrubbing(logging.Filter):
+    """Takes what URLs hide out of a record: out of its message, and out of its traceback with all that led to it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = storage.scrubbed(record.getMessage()), ()
+        if record.exc_info:
+            record.exc_text = storage.scrubbed(logging.Formatter().formatException(record.exc_info))
+        return True
+
+
+def guard() -> None:
+    """Sees to it that Prefect, which logs the traceback of what fails, keeps no secret of it."""
+    for name in PREFECT_LOGGERS:
+        for handler in logging.getLogger(name).handlers:
+            if not any(isinstance(each, _Scrubbing) for each in handler.filters):
+                handler.addFilter(_Scrubbing())
 
 
 def write(logger: Any, events: Iterable[Event]) -> None:

@@ -10,6 +10,7 @@ from prefect.logging.configuration import setup_logging
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import get_current_settings
 
+from flows.run_log import PREFECT_LOGGERS
 from pipeline import storage
 from pipeline.errors import ConfigError
 
@@ -53,7 +54,7 @@ def _check(url: str) -> None:
 def _quiet() -> None:
     """Prefect's own lines go to its server, not to the terminal."""
     setup_logging()
-    for name in ("", "prefect", "prefect.flow_runs", "prefect.task_runs"):
+    for name in PREFECT_LOGGERS:
         for handler in logging.getLogger(name).handlers:
             if type(handler).__name__ == "PrefectConsoleHandler":
                 handler.setLevel(logging.CRITICAL + 1)

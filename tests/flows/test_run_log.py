@@ -1,3 +1,4 @@
+import io
 import json
 import logging
 
@@ -6,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows import run_log
+from pipeline.errors import StorageError
 from workers.journal import Event
 
 RUN = "2026-01-01-0001"
@@ -47,3 +49,23 @@ def test_failures_stand_out(caplog: pytest.LogCaptureFixture) -> None:
         kinds = ("shard.committed", "image.quarantined", "shard.failed")
         run_log.write(logging.getLogger("run"), [Event(kind, RUN) for kind in kinds])
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING", "ERROR"]
+
+
+def test_a_traceback_keeps_no_secret_of_what_led_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = io.StringIO()
+    monkeypatch.setattr(run_log, "PREFECT_LOGGERS", ("tests.guarded",))
+    handler, logger = logging.StreamHandler(kept), logging.getLogger("tests.guarded")
+    logger.addHandler(handler)
+    for _ in range(2):
+        run_log.guard()
+    try:
+        try:
+            raise OSError("403, url='https://host/a.jpg?X-Amz-Signature=S3CRET'")
+        except OSError as error:
+            raise StorageError("cannot read it") from error
+    except StorageError:
+        logging.getLogger("tests.guarded.run").exception("at %s", "https://me:S3CRET@host/b")
+    assert len(handler.filters) == 1
+    assert "at https://host/b\nTraceback" in kept.getvalue()
+    assert "url='https://host/a.jpg'" in kept.getvalue()
+    assert "S3CRET" not in kept.getvalue()
