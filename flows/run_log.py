@@ -59,7 +59,7 @@ def opening(prepared: Prepared) -> Event:
 def ending(outcome: Outcome) -> Event:
     """What the run has done."""
     wanted = {"recipe", "images", "ok", "failed", "shards", "seconds", "images_per_s", "miou", "report"}
-    facts = outcome.model_dump(include=wanted)
+    facts = outcome.model_dump(include=wanted) | {"miou": None if outcome.miou is None else round(outcome.miou, 4)}
     return Event("run.ended", outcome.run or "", facts=facts | {"cost": words(outcome.cost) if outcome.cost else None})
 
 

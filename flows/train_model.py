@@ -14,7 +14,7 @@ from prefect.artifacts import (
 )
 from prefect.cache_policies import NO_CACHE
 
-from flows import training_display
+from flows import run_log, training_display
 from pipeline import storage
 from pipeline.pages import number
 from pipeline.training import curves
@@ -35,6 +35,7 @@ def training(prepared: Prepared | None = None) -> Flow[[TrainJob], Trained]:
     )
     def train_model(job: TrainJob) -> Trained:
         """Trains the job's network; the same job goes on from its last checkpoint."""
+        run_log.guard()
         ready = prepared or prepare(job)
         trained = _train_task(job, ready)()
         card = storage.read(trained.card).decode()

@@ -27,18 +27,18 @@ def asked(api: str, path: str, **filters: Any) -> list[dict[str, Any]]:
         return list(json.load(response))
 
 
-def shown(browser: Any, url: str, expected: list[str], name: str) -> str:
-    """The text of a page of the dashboard, once it holds all that is expected."""
+def show(browser: Any, url: str, expected: list[str], name: str, tab: str = "") -> None:
+    """Opens a page of the dashboard, and a tab of it, and waits until its text holds all that is expected."""
     browser.get(url)
     deadline, text = time.monotonic() + 60, ""
     while missing := [each for each in expected if each not in text]:
         assert time.monotonic() < deadline, f"{url} does not show {missing}, but: {text}"
         time.sleep(0.2)
+        browser.execute_script("document.getElementById(arguments[0])?.click()", tab)
         text = browser.execute_script("return document.body.innerText")
     if folder := os.environ.get("DENSEMASK_SCREENSHOTS"):
         time.sleep(2)  # what moves comes to rest
         browser.save_screenshot(str(Path(folder) / f"{name}.png"))
-    return text
 
 
 class Shown(NamedTuple):
@@ -93,13 +93,14 @@ def test_a_browser_shows_a_run_without_a_log(measured: Shown, prefect_server: st
     site = prefect_server.removesuffix("/api")
     shards = [f"{outcome['run']} shard-0000{number}" for number in (0, 1)]
     browser.set_window_size(1400, 1100)
-    shown(browser, f"{site}/runs/flow-run/{run['id']}", [run["name"], "Completed", *shards], "flow-run")
-    shown(browser, f"{site}/runs/flow-run/{run['id']}?tab=Artifacts", ["images", "miou", "report"], "artifacts")
+    flow_run = f"{site}/runs/flow-run/{run['id']}"
     lines = ["event=run.started", "event=shard.committed", "event=run.ended"]
-    shown(browser, f"{site}/runs/flow-run/{run['id']}?tab=Logs", lines, "logs")
+    show(browser, flow_run, [run["name"], "Completed", "2 Task runs", *lines], "flow-run", "logs")
+    show(browser, flow_run, shards, "task-runs", "task-runs")
+    show(browser, flow_run, ["images", "miou", "report", "report-page", "overlay-1"], "artifacts", "artifacts")
 
     def page(key: str, expected: list[str]) -> None:
-        shown(browser, f"{site}/artifacts/artifact/{artifacts[key]['id']}", expected, f"artifact-{key}")
+        show(browser, f"{site}/artifacts/artifact/{artifacts[key]['id']}", expected, f"artifact-{key}")
 
     page("images", ["6/6 images done; 0 failed; 2/2 shards"])
     page("miou", ["background", "person"])
