@@ -99,7 +99,7 @@ def markdown(summary: Summary) -> str:
         *(f"| {' | '.join(row)} |" for row in cost.table(summary.cost)),
         "",
         *([f"At {cost.price_list(prices)}, {million}.", ""] if million and prices else []),
-        f"The whole report: `{summary.report}`",
+        f"The whole report: [{summary.report}](<{link(summary.report)}>)",
     ]
     return "\n".join(lines)
 

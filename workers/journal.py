@@ -32,7 +32,8 @@ class Journal:
     """Told by the dispatcher's thread, read by others."""
 
     def __init__(self, labels: Labels, planned: int = 0) -> None:
-        self._counters, self._gauges, self._planned = Counters(labels), Gauges(labels), planned
+        self._counters, self._gauges = Counters(labels), Gauges(labels)
+        self._run, self._planned = labels.run, planned
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._kinds: Counter[str] = Counter()
         self._next_gauges = 0.0
@@ -45,7 +46,7 @@ class Journal:
     def left_out(self) -> list[Event]:
         """An event for each kind of which not all were told."""
         return [
-            Event(kind, facts={"shown": SHOWN_OF_A_KIND, "count": count})
+            Event(kind, self._run, facts={"shown": SHOWN_OF_A_KIND, "count": count})
             for kind, count in self._kinds.items()
             if count > SHOWN_OF_A_KIND and kind not in _ENDLESS
         ]
@@ -74,10 +75,12 @@ class Journal:
         self._counters.add("densemask_commit_retries_total")
         self._tell("shard.commit_retried", opened, reason=reason)
 
-    def died(self, pool: str, node: str | None, images: int, charged: bool, reason: str) -> None:
-        """A worker is dead, with so many images under way."""
+    def died(self, pool: str, node: str | None, items: list[Item], charged: bool, reason: str) -> None:
+        """A worker is dead, with these images under way; one that was alone is named."""
         self._counters.add("densemask_deaths_total", 1, pool)
-        self._tell("worker.died", None, pool=pool, node=node, images=images, charged=charged, reason=reason)
+        opened, image = (items[0].shard, items[0].attempt.ref.image_id) if len(items) == 1 else (None, "")
+        facts = {"pool": pool, "node": node, "images": len(items), "charged": charged, "reason": reason}
+        self._tell("worker.died", opened, image, **facts)
 
     def show(self, progress: Progress) -> None:
         """Where the work stands; as often as one likes."""
@@ -98,7 +101,7 @@ class Journal:
             facts["count"] = count
         if "reason" in facts:
             facts["reason"] = storage.scrubbed(facts["reason"])
-        run, number = (opened.shard.run, opened.shard.number) if opened is not None else ("", None)
+        run, number = (opened.shard.run, opened.shard.number) if opened is not None else (self._run, None)
         self._events.put(Event(kind, run, number, storage.scrubbed(image), facts))
 
 

@@ -254,9 +254,9 @@ class Scheduler:
         finished, gone = self._calls.settle(worker)
         for call, result in finished:
             self._finished(call, result)
-        attempts = [item.attempt for call in gone for item in call.items]
-        self._journal.died(pool.name, worker.node, len(attempts), charged, last_line(error))
-        judged = iter(rules.after_death(attempts, charged))
+        items = [item for call in gone for item in call.items]
+        self._journal.died(pool.name, worker.node, items, charged, last_line(error))
+        judged = iter(rules.after_death([item.attempt for item in items], charged))
         for call in gone:
             if call.commit is not None:
                 self._retry_commit(call.commit, error)

@@ -84,7 +84,7 @@ def test_the_server_knows_a_run_without_a_log(measured: Shown, prefect_server: s
     assert mean == pytest.approx(outcome["miou"], abs=1e-4)
     assert f"{outcome['miou']:.3f}" in artifacts["report"]["data"]
     assert f"a million images cost {outcome['cost']['million']:,.2f} EUR" in artifacts["report"]["data"]
-    assert f"[{outcome['report']}](file://{outcome['report']})" == artifacts["report-page"]["data"]
+    assert f"[{outcome['report']}]({Path(outcome['report']).as_uri()})" == artifacts["report-page"]["data"]
     assert artifacts["overlay-1"]["data"].startswith("data:image/jpeg;base64,")
 
 

@@ -59,12 +59,15 @@ def test_every_shard_that_is_committed_is_told() -> None:
 
 
 def test_failures_of_shards_and_workers_are_told_with_their_reason() -> None:
-    journal, shard = Journal(Labels()), opened("a.jpg")
-    journal.died("back end", "n1", 3, True, "the worker died")
+    journal, shard = Journal(Labels("f", RUN)), opened("a.jpg", "b.jpg")
+    journal.died("back end", "n1", [item(shard), item(shard, 1)], True, "it died")
+    journal.died("back end", "n1", [item(shard, 1)], True, "it died")
     journal.commit_retried(shard, "its node went")
     journal.failed(shard, RuntimeError("no room"))
-    died, retried, failed = journal.events()
-    assert died.facts == {"pool": "back end", "node": "n1", "images": 3, "charged": True, "reason": "the worker died"}
+    died, alone, retried, failed = journal.events()
+    facts = {"pool": "back end", "node": "n1", "images": 2, "charged": True, "reason": "it died"}
+    assert died == Event("worker.died", RUN, None, "", facts)
+    assert alone == Event("worker.died", RUN, 7, "b.jpg", facts | {"images": 1})
     assert (retried.kind, retried.shard, retried.facts) == ("shard.commit_retried", 7, {"reason": "its node went"})
     assert (failed.kind, failed.run, failed.facts) == ("shard.failed", RUN, {"reason": "no room"})
 
