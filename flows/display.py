@@ -4,10 +4,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import NamedTuple
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.progress import MofNCompleteColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBars
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -57,6 +60,27 @@ def shown(images: int) -> Iterator[Update]:
                 say(line(progress, images, shards))
 
         yield update
+
+
+@contextmanager
+def counting(noun: str, total: int) -> Iterator[Callable[[], None]]:
+    """A function to call once a thing: a bar on a terminal, a line now and then elsewhere."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        columns = (*ProgressBars.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
+        with ProgressBars(*columns, console=console, transient=True) as bars:
+            task = bars.add_task(noun, total=total)
+            yield lambda: bars.advance(task)
+    else:
+        seen, last = count(1), [time.monotonic()]
+
+        def step() -> None:
+            done = next(seen)
+            if time.monotonic() - last[0] >= LINE_SECONDS:
+                last[0] = time.monotonic()
+                say(f"{done}/{total} {noun}")
+
+        yield step
 
 
 def line(progress: Progress, images: int, shards: Shards) -> str:

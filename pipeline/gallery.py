@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
-from pipeline import images, masks, pages, plan, recipes, storage
+from pipeline import images, masks, pages, photographs, plan, recipes, storage
 from pipeline.errors import ConfigError, ImageError, StorageError
 from pipeline.masks import Row
 from pipeline.picks import Pick, pick_spread
@@ -133,9 +133,7 @@ def _picture(ref: ImageRef | None, row: Row, document: RecipeDocument) -> np.nda
     if ref is None:
         raise ImageError("the run's plan does not say where it is")
     photograph = images.decode(read_part(ref.uri, ref.part), document.recipe.max_pixels, MAX_SIDE)
-    if (photograph.height, photograph.width) != (row["height"], row["width"]):
-        size = f"{photograph.width}x{photograph.height}, not {row['width']}x{row['height']}"
-        raise ImageError(f"the photograph was changed since: it is {size}")
+    photographs.check_size((photograph.height, photograph.width), (row["height"], row["width"]))
     labels = images.decode_mask(row["mask"]["bytes"])
     clear = 0 if document.classes[0] == "background" else None
     labels = images.enlarge_labels(labels, photograph.rgb.shape[:2])

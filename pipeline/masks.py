@@ -6,7 +6,9 @@ OUT/masks/recipe=<fingerprint>/run=<run>/shard-00042.parquet
 import io
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -50,6 +52,7 @@ SCHEMA = pa.schema(
     metadata={"huggingface": json.dumps(_HUGGING_FACE)},
 )
 RAW_COLUMN = "mask.bytes"
+ROW_GROUP = 64  # rows that are read together where one mask is asked for
 _IMAGE_SUFFIX = re.compile(r"(?<=[^/])\.(jpe?g|png|webp|tiff?|bmp)$", re.IGNORECASE)
 Row = dict[str, Any]
 
@@ -89,6 +92,7 @@ def encode(rows: Sequence[Row], fingerprint: str) -> bytes:
     pq.write_table(
         table,
         out,
+        row_group_size=ROW_GROUP,
         compression={RAW_COLUMN: "NONE"} | dict.fromkeys(others, "ZSTD"),
         use_dictionary=others,
         write_statistics=others,
@@ -131,6 +135,35 @@ def read_images(output: str, fingerprint: str, run: str, wanted: Iterable[tuple[
         for row in table.filter(pc.is_in(table["image_id"], pa.array(image_ids, pa.string()))).to_pylist():
             rows[row["image_id"]] = row
     return rows
+
+
+def read_masks(output: str, fingerprint: str, run: str, shard: int, rows: Sequence[int]) -> list[bytes | None]:
+    """The mask PNGs in some rows of a shard; None where a row has none. Reads the row groups that hold them."""
+    with storage.open_read(shard_location(output, fingerprint, run, shard)) as handle:
+        file = pq.ParquetFile(handle)
+        starts = _starts(file)
+        groups = [bisect_right(starts, row) - 1 for row in rows]
+        pngs = {group: _pngs(file, group) for group in sorted(set(groups))}
+    return [pngs[group][row - starts[group]] for group, row in zip(groups, rows, strict=True)]
+
+
+def read_neighbours(output: str, fingerprint: str, run: str, shard: int, row: int) -> tuple[int, list[bytes | None]]:
+    """The mask PNGs of the row group that holds a row of a shard, and the group's first row. Reads no other group."""
+    with storage.open_read(shard_location(output, fingerprint, run, shard), ahead=False) as handle:
+        file = pq.ParquetFile(handle)
+        starts = _starts(file)
+        group = bisect_right(starts, row) - 1
+        return starts[group], _pngs(file, group)
+
+
+def _pngs(file: pq.ParquetFile, group: int) -> list[bytes | None]:
+    return pc.struct_field(file.read_row_group(group, [RAW_COLUMN])["mask"], "bytes").to_pylist()
+
+
+def _starts(file: pq.ParquetFile) -> list[int]:
+    """The first row of each row group."""
+    counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    return [0, *accumulate(counts[:-1])]
 
 
 def failed_row(image_id: str, uri: str, etag: str, shard: int, status: str, reason: str) -> Row:

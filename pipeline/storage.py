@@ -7,9 +7,11 @@ what may pass (a reset connection, a full disk): the latter is tried again befor
 import errno
 import os
 import re
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, TypeVar
 
@@ -112,19 +114,39 @@ def read(location: str, start: int | None = None, end: int | None = None) -> byt
     return _retried(lambda: fs.cat_file(path, start=start, end=end), "read", location)
 
 
-def open_read(location: str) -> IO[bytes]:
-    """A seekable reader of the object."""
+def open_read(location: str, ahead: bool = True) -> IO[bytes]:
+    """A seekable reader of the object. Without ``ahead`` it fetches what is asked for and no more."""
     fs, path = filesystem(location)
-    return _retried(lambda: fs.open(path, "rb"), "open", location)
+    options = {} if ahead else {"cache_type": "none"}
+    return _retried(lambda: fs.open(path, "rb", **options), "open", location)
 
 
-def put(location: str, data: bytes) -> None:
-    """Writes the object whole, in place of what was there."""
+def put(location: str, data: bytes, scratch: str | None = None) -> None:
+    """Writes the object whole, in place of what was there.
+
+    ``scratch`` is the folder for temporary files of a local one: on the same disk, ``.tmp`` beside it if left out.
+    """
     fs, path = filesystem(location)
     if isinstance(fs, LocalFileSystem):
-        _retried(lambda: _replace_local(Path(path), data), "write", location)
+        _retried(lambda: _replace_local(Path(path), data, scratch), "write", location)
     else:
         _retried(lambda: fs.pipe_file(path, data), "write", location)
+
+
+def put_file(location: str, file: str, scratch: str | None = None) -> None:
+    """As `put`, with the content of a local file, which need not fit into memory."""
+    fs, path = filesystem(location)
+    if isinstance(fs, LocalFileSystem):
+        _retried(lambda: _replace_local(Path(path), Path(file), scratch), "write", location)
+    else:
+        _retried(lambda: fs.put_file(file, path), "write", location)
+
+
+def remove_folder(folder: str) -> None:
+    """Removes a folder with all that is in it, if it is there."""
+    fs, path = filesystem(folder)
+    with suppress(AbsentError):
+        _retried(lambda: fs.rm(path, recursive=True), "remove", folder)
 
 
 def put_if_absent(location: str, data: bytes) -> bool:
@@ -284,15 +306,19 @@ def _local_etag(mtime_ns: int, size: int) -> str:
     return f"{mtime_ns:x}-{size:x}"
 
 
-def _written_beside(path: Path, data: bytes) -> Path:
+def _written_beside(path: Path, data: bytes | Path, scratch: str | None = None) -> Path:
     """The data in a temporary file on the same disk, safe against a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = _temporary_folder(path)
-    folder.mkdir(exist_ok=True)
+    folder = _temporary_folder(path) if scratch is None else Path(absolute(scratch))
+    folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / uuid.uuid4().hex
     try:
         with open(temporary, "xb") as file:
-            file.write(data)
+            if isinstance(data, Path):
+                with open(data, "rb") as source:
+                    shutil.copyfileobj(source, file)
+            else:
+                file.write(data)
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
@@ -307,8 +333,8 @@ def _temporary_folder(path: Path) -> Path:
     return Path(inside[1] or "/", ".tmp") if inside else path.parent / ".tmp"
 
 
-def _replace_local(path: Path, data: bytes) -> None:
-    os.replace(_written_beside(path, data), path)
+def _replace_local(path: Path, data: bytes | Path, scratch: str | None) -> None:
+    os.replace(_written_beside(path, data, scratch), path)
 
 
 def _link_local(path: Path, data: bytes) -> bool:

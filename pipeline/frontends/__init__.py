@@ -59,12 +59,12 @@ def load(name: str) -> Any:
 
 
 def load_plugin(package: str, known: list[str], name: str, kind: str) -> Any:
-    """The module of that name in the package, if it is one of the known."""
+    """The module of that name in the package, if it is one of the known; "-" in a name is "_" in its module's."""
     if name not in known:
         close = get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ConfigError(f"unknown {kind} {name!r}; {hint}known: {', '.join(known)}")
-    return import_module(f"{package}.{name}")
+    return import_module(f"{package}.{name.replace('-', '_')}")
 
 
 def preprocessing_of(module: Any, architecture: Architecture) -> Preprocessing:

@@ -1,0 +1,120 @@
+"""COCO instances: an annotation a class and connected component, as pycocotools' RLE or as polygons.
+
+Category ids count the classes from 1, without the background. Polygons rasterise to the very pixels of the mask.
+"""
+
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from pipeline import storage
+from pipeline.errors import ConfigError
+from pipeline.export import Described, Documents, Export, Labelled
+
+PHOTOGRAPH = "images/{name}.jpg"
+MASK = None
+POLYGONS = True
+
+
+def describe(image: Labelled, export: Export) -> bytes:
+    """The image and its annotations, without the ids of the latter: JSON."""
+    where = image.path(PHOTOGRAPH).removeprefix("images/") if export.photographs else image.image_id
+    entry = {
+        "id": image.rank, "file_name": where, "height": image.height, "width": image.width,
+        "coco_url": storage.public(image.uri) if image.whole else None,
+        "source_id": image.image_id, "confidence": round(image.confidence, 6), "entropy": round(image.entropy, 6),
+        "run": image.run,
+    }  # fmt: skip
+    categories = {each.label: number for number, each in enumerate(export.things, start=1)}
+    annotations = [
+        {"image_id": image.rank, "category_id": categories[each.label], "iscrowd": 0, **shape}
+        for each, pixels in image.masks(export)
+        for shape in _shapes(pixels, export.polygons)
+    ]
+    return json.dumps({"image": entry, "annotations": annotations}, separators=(",", ":")).encode()
+
+
+def documents(export: Export, described: Described) -> Documents:
+    """``instances.json``."""
+    yield "instances.json", _instances(export, described)
+
+
+def _instances(export: Export, described: Described) -> Iterator[bytes]:
+    info = {"description": f"masks of densemask, recipe {export.recipe}", "version": export.recipe}
+    categories = [
+        {"id": number, "name": each.name, "supercategory": "", "color": list(each.colour)}
+        for number, each in enumerate(export.things, start=1)
+    ]
+    yield f'{{"info":{json.dumps(info)},\n"licenses":[],\n"categories":{json.dumps(categories)},\n"images":['.encode()
+    yield from _listed(json.loads(part)["image"] for part in described)
+    yield b'],\n"annotations":['
+    annotations = (annotation for part in described for annotation in json.loads(part)["annotations"])
+    yield from _listed({"id": number, **annotation} for number, annotation in enumerate(annotations, start=1))
+    yield b"]}\n"
+
+
+def _listed(entries: Iterator[dict[str, Any]]) -> Iterator[bytes]:
+    for number, entry in enumerate(entries):
+        yield (b",\n" if number else b"\n") + json.dumps(entry, separators=(",", ":")).encode()
+
+
+def _shapes(pixels: np.ndarray, polygons: bool) -> Iterator[dict[str, Any]]:
+    """Segmentation, area and box of each connected component of a mask bool [H, W]."""
+    coco = _pycocotools()
+    components, _ = ndimage.label(pixels)
+    for number, place in enumerate(ndimage.find_objects(components), start=1):
+        component = np.zeros(pixels.shape, np.uint8, order="F")
+        component[place] = components[place] == number
+        rle = coco.encode(component)
+        shape = {"area": int(coco.area(rle)), "bbox": coco.toBbox(rle).tolist()}
+        if polygons:
+            yield {"segmentation": outlines(component[place], place[0].start, place[1].start), **shape}
+        else:
+            yield {"segmentation": {"size": list(pixels.shape), "counts": rle["counts"].decode()}, **shape}
+
+
+def outlines(component: np.ndarray, top: int, left: int) -> list[list[float]]:
+    """The polygons of a component [h, w] whose corner lies at (top, left): x, y, x, y, ... each, in pixels.
+
+    A hole is part of the polygon around it, which goes there and back along one line: COCO knows no holes. Lines run
+    half-way between the centres of pixels, so that no rasteriser can doubt.
+    """
+    contours = _contourpy()
+    padded = np.pad(component.astype(np.float32), 1)
+    generator = contours.contour_generator(z=padded, fill_type=contours.FillType.OuterOffset)
+    polygons = []
+    for points, offsets in zip(*generator.filled(0.5, 2.0), strict=True):
+        rings = [points[start:end] for start, end in pairwise(offsets)]
+        rings = [_without_straight(ring) for ring in rings]
+        path = np.concatenate([rings[0], *(part for hole in rings[1:] for part in (hole, rings[0][:1]))])
+        corner = np.array([left - 0.5, top - 0.5])  # a pixel's centre lies at 0.5, the padding is 1
+        polygons.append((path + corner).ravel().tolist())
+    return polygons
+
+
+def _without_straight(ring: np.ndarray) -> np.ndarray:
+    """A closed ring [N, 2] (its first point again at its end) without the points at which it goes straight on."""
+    steps = np.diff(ring, axis=0)
+    before, after = steps[:-1], steps[1:]
+    turns = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
+    return ring[np.concatenate([[True], turns, [True]])]
+
+
+def _pycocotools() -> Any:
+    try:
+        from pycocotools import mask
+    except ImportError as error:
+        raise ConfigError("COCO is written by pycocotools: pip install 'densemask[export]'") from error
+    return mask
+
+
+def _contourpy() -> Any:
+    try:
+        import contourpy
+    except ImportError as error:
+        raise ConfigError("polygons are traced by contourpy: pip install 'densemask[export]'") from error
+    return contourpy
