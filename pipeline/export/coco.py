@@ -39,8 +39,8 @@ def describe(image: Labelled, export: Export) -> bytes:
 
 
 def documents(export: Export, described: Described) -> Documents:
-    """``instances.json``."""
-    yield "instances.json", _instances(export, described)
+    """The annotations, where COCO itself has them."""
+    yield "annotations/instances_train.json", _instances(export, described)
 
 
 def _instances(export: Export, described: Described) -> Iterator[bytes]:
