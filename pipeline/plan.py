@@ -103,6 +103,11 @@ def read_shard(output: str, fingerprint: str, run: str, shard: int) -> list[Imag
         return list(refs(pq.ParquetFile(file).read_row_group(shard)))
 
 
+def read_run(output: str, fingerprint: str, run: str) -> pa.Table:
+    """The run's plan, a table of PLAN_SCHEMA: a shard's images lie together in the order of the shard's rows."""
+    return _read(output, fingerprint, run, PLAN_SCHEMA.names)
+
+
 def _claimed_name(output: str, fingerprint: str, number: int, today: date) -> str:
     """The name of the recipe's n-th run, whoever plans it."""
     location = storage.join(_folder(output, fingerprint), f"{number:06d}.claim")

@@ -4,7 +4,8 @@ Every shard is read once, without its masks; a few hundred bytes an image stay i
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,16 +14,19 @@ import pyarrow.compute as pc
 from pipeline import masks, plan, recipes, where
 from pipeline.errors import ConfigError
 from pipeline.recipes import RecipeDocument
+from pipeline.sources import ImageRef
 
 _OF_ROWS = ("image_id", "uri", "shard", "height", "width", "confidence", "entropy")
-SCHEMA = pa.schema(
+_OF_PLANS = ("uri", "part", "etag", "bytes")  # where a photograph is; a row's uri may lack what is secret in it
+_FOUND = pa.schema(
     [*(masks.SCHEMA.field(name) for name in _OF_ROWS), ("run", pa.string()), ("row", pa.int32())]  # row: in its shard
 )
-_JUDGED = pa.schema([*SCHEMA, ("labelled", pa.bool_()), ("wanted", pa.bool_())])
+_JUDGED = pa.schema([*_FOUND, ("labelled", pa.bool_()), ("wanted", pa.bool_())])
+SCHEMA = pa.schema([*_FOUND.remove(1), *(plan.PLAN_SCHEMA.field(name) for name in _OF_PLANS)])
 
 
 class Selection(NamedTuple):
-    """Labelled images as a table of SCHEMA, which says where the row of each is; and the recipe that labelled them."""
+    """Labelled images as a table of SCHEMA: where the row and the photograph of each are; and their recipe."""
 
     output: str
     recipe: RecipeDocument
@@ -48,10 +52,26 @@ def select(output: str, recipe: str | None = None, run: str | None = None, condi
     judged = pa.concat_tables([_JUDGED.empty_table(), *tables])
     if len(runs) > 1:
         judged = _newest(judged)
-    found = judged.filter(judged["wanted"]).select(SCHEMA.names)
+    found = judged.filter(judged["wanted"]).select(_FOUND.names)
     if len(found) == 0:
         raise ConfigError(f"{_nothing(judged, condition)} in {output} (recipe {fingerprint}, runs {', '.join(runs)})")
-    return Selection(output, recipes.read_document(output, fingerprint), found.combine_chunks())
+    located = [_located(output, fingerprint, name, found.filter(pc.equal(found["run"], name))) for name in runs]
+    images = pa.concat_tables(located).combine_chunks()
+    return Selection(output, recipes.read_document(output, fingerprint), images)
+
+
+def by_shard(images: pa.Table) -> list[pa.Table]:
+    """Images of SCHEMA in the order of runs, shards and rows: a table for each shard."""
+    ordered = images.sort_by([(name, "ascending") for name in ("run", "shard", "row")]).combine_chunks()
+    runs = ordered["run"].combine_chunks().dictionary_encode().indices.to_numpy()
+    changes = (np.diff(runs, prepend=-1) != 0) | (np.diff(ordered["shard"].to_numpy(), prepend=-1) != 0)
+    starts = np.flatnonzero(changes).tolist()
+    return [ordered.slice(start, end - start) for start, end in pairwise([*starts, len(ordered)])]
+
+
+def reference(image: dict[str, Any]) -> ImageRef:
+    """The reference to the photograph of a row of SCHEMA."""
+    return ImageRef(**{name: image[name] for name in ("image_id", *_OF_PLANS)}, truth_uri=None, truth_part=None)
 
 
 def _judged(output: str, fingerprint: str, run: str, condition: str | None) -> Iterator[pa.Table]:
@@ -71,6 +91,17 @@ def _newest(rows: pa.Table) -> pa.Table:
     numbered = rows.append_column("number", pa.array(np.arange(len(rows))))
     last = numbered.group_by(["uri", "image_id"]).aggregate([("number", "max")])["number_max"]
     return rows.take(pa.array(np.sort(last.to_numpy())))
+
+
+def _located(output: str, fingerprint: str, run: str, found: pa.Table) -> pa.Table:
+    """Images of one run as a table of SCHEMA, by the run's plan, which is in the order of its rows."""
+    if len(found) == 0:
+        return SCHEMA.empty_table()
+    planned = plan.read_run(output, fingerprint, run)
+    places = np.searchsorted(planned["shard"].to_numpy(), found["shard"].to_numpy()) + found["row"].to_numpy()
+    where_they_are = planned.take(pa.array(places))
+    columns = [where_they_are[name] if name in _OF_PLANS else found[name] for name in SCHEMA.names]
+    return pa.table(columns, schema=SCHEMA)
 
 
 def _nothing(judged: pa.Table, condition: str | None) -> str:

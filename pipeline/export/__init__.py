@@ -56,7 +56,7 @@ class Labelled(NamedTuple):
     rank: int  # 1 is the least certain
     name: str  # a relative path without suffix that no other image of the export has
     image_id: str
-    uri: str
+    uri: str  # with nothing secret in it
     whole: bool  # the photograph is all of the object at ``uri``, and no part of it
     run: str
     height: int

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from pipeline import storage
 from pipeline.errors import ConfigError
 from pipeline.export import Described, Documents, Export, Labelled
 
@@ -25,7 +24,7 @@ def describe(image: Labelled, export: Export) -> bytes:
     where = image.path(PHOTOGRAPH).removeprefix("images/") if export.photographs else image.image_id
     entry = {
         "id": image.rank, "file_name": where, "height": image.height, "width": image.width,
-        "coco_url": storage.public(image.uri) if image.whole else None,
+        "coco_url": image.uri if image.whole else None,
         "source_id": image.image_id, "confidence": round(image.confidence, 6), "entropy": round(image.entropy, 6),
         "run": image.run,
     }  # fmt: skip

@@ -90,9 +90,9 @@ def _served(image: Labelled, export: Export) -> str:
     """The URL by which Label Studio gets the photograph."""
     if not export.photographs:
         if not image.whole:
-            raise ImageError(f"the photograph lies inside {storage.public(image.uri)}; it has to be copied out")
+            raise ImageError(f"the photograph lies inside {image.uri}; it has to be copied out")
         if storage.is_remote(image.uri):
-            return storage.public(image.uri)
+            return image.uri
         return LOCAL_FILES + quote(image.uri.lstrip("/"))
     if storage.is_remote(export.folder):
         return storage.public(storage.join(export.folder, image.path(PHOTOGRAPH)))

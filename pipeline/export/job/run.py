@@ -4,6 +4,7 @@ import io
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import ModuleType
 from typing import NamedTuple
 
@@ -12,13 +13,13 @@ import pyarrow as pa
 import pyarrow.csv
 from pydantic import BaseModel, ConfigDict
 
-from pipeline import export, masks, photographs, plan, storage
-from pipeline.errors import ConfigError, ImageError, RunError, StorageError
+from pipeline import export, masks, photographs, storage
+from pipeline.errors import ConfigError, ImageError, RunError
 from pipeline.export import Export, Labelled
 from pipeline.export.job import naming, parts
 from pipeline.export.job.parts import Part, Spool
-from pipeline.selection import Selection
-from pipeline.sources import BATCH, ImageRef
+from pipeline.selection import Selection, by_shard, reference
+from pipeline.sources import BATCH
 
 READERS = 8  # photographs on their way at once
 TABLE = "images.csv"
@@ -76,7 +77,7 @@ def export_labels(
     job = _Job(selection.output, module, goal, progress or (lambda: None))
     left_out: dict[int, str] = {}
     with Spool(len(table)) as spool:
-        for part in (part for members in _by_shard(table) for part in _shard(job, members)):
+        for part in (part for members in by_shard(table) for part in _shard(job, members)):
             if part.described is None:
                 left_out[part.rank] = part.left_out or ""
             else:
@@ -102,16 +103,6 @@ def ranked(selection: Selection, limit: int | None) -> pa.Table:
     return table.append_column("rank", pa.array(ranks)).append_column("name", pa.array(names, pa.string()))
 
 
-def _by_shard(table: pa.Table) -> Iterator[pa.Table]:
-    """The images of one shard after another."""
-    table = table.sort_by([(name, "ascending") for name in ("run", "shard", "row")]).combine_chunks()
-    runs = table["run"].combine_chunks().dictionary_encode().indices.to_numpy()
-    changes = (np.diff(runs, prepend=-1) != 0) | (np.diff(table["shard"].to_numpy(), prepend=-1) != 0)
-    starts = np.flatnonzero(changes).tolist()
-    for start, end in zip(starts, [*starts[1:], len(table)], strict=True):
-        yield table.slice(start, end - start)
-
-
 def _shard(job: _Job, members: pa.Table) -> list[Part]:
     """What comes of the images of one shard; what an interrupted export has done of it is not done again."""
     rows, goal = members.to_pylist(), job.goal
@@ -123,43 +114,24 @@ def _shard(job: _Job, members: pa.Table) -> list[Part]:
             job.done()
         return made
     pngs = masks.read_masks(job.output, goal.recipe, run, shard, places)
-    refs = _references(job.output, goal.recipe, run, shard, places)
-
-    def one(row: masks.Row, png: bytes, ref: ImageRef | None) -> Part:
-        return _image(job, _labelled(row, png, ref), ref)
-
     made = []
     with ThreadPoolExecutor(READERS) as pool:
-        for part in pool.map(one, rows, pngs, refs):
+        for part in pool.map(partial(_image, job), rows, pngs):
             made.append(part)
             job.done()
     parts.write(goal.folder, name, made)
     return made
 
 
-def _references(output: str, fingerprint: str, run: str, shard: int, places: list[int]) -> list[ImageRef | None]:
-    """The references of some images of a shard, whose plan holds them in the order of its rows; None without a plan."""
-    try:
-        planned = plan.read_shard(output, fingerprint, run, shard)
-    except StorageError:
-        return [None] * len(places)
-    return [planned[place] for place in places]
-
-
-def _labelled(row: masks.Row, png: bytes, ref: ImageRef | None) -> Labelled:
-    of_row = {name: row[name] for name in Labelled._fields if name in row}
-    return Labelled(**of_row, png=png, whole=ref is not None and ref.part == "")
-
-
-def _image(job: _Job, image: Labelled, ref: ImageRef | None) -> Part:
+def _image(job: _Job, row: masks.Row, png: bytes) -> Part:
     """Writes the files of one image; a photograph that cannot be had leaves it out."""
-    goal, module = job.goal, job.module
+    goal, module, ref = job.goal, job.module, reference(row)
+    of_row = {name: row[name] for name in Labelled._fields if name in row}
+    image = Labelled(**of_row | {"uri": storage.public(ref.uri)}, png=png, whole=ref.part == "")
     try:
         described = module.describe(image, goal)
-        files = {} if module.MASK is None else {image.path(module.MASK): image.png}
+        files = {} if module.MASK is None else {image.path(module.MASK): png}
         if goal.photographs:
-            if ref is None:
-                raise ImageError("the run's plan does not say where the photograph is")
             jpeg = photographs.as_jpeg(photographs.read(ref), (image.height, image.width))
             files[image.path(module.PHOTOGRAPH)] = jpeg
     except ImageError as error:
@@ -189,8 +161,10 @@ def _csv(job: _Job, table: pa.Table, left_out: dict[int, str]) -> Iterator[bytes
             for rank, name, there in zip(ranks, names, kept, strict=True)
         ]
         columns = {
-            "rank": batch["rank"], "file": pa.array(files, pa.string()),
-            **{name: batch[name] for name in ("name", "image_id", "uri", "run", "confidence", "entropy")},
+            "rank": batch["rank"], "file": pa.array(files, pa.string()), "name": batch["name"],
+            "image_id": batch["image_id"],
+            "uri": pa.array([storage.public(uri) for uri in batch["uri"].to_pylist()], pa.string()),
+            **{name: batch[name] for name in ("run", "confidence", "entropy")},
             "left_out": pa.array([left_out.get(rank) for rank in ranks], pa.string()),
         }  # fmt: skip
         out = io.BytesIO()
