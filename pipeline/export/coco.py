@@ -63,17 +63,28 @@ def _listed(entries: Iterator[dict[str, Any]]) -> Iterator[bytes]:
 
 def _shapes(pixels: np.ndarray, polygons: bool) -> Iterator[dict[str, Any]]:
     """Segmentation, area and box of each connected component of a mask bool [H, W]."""
-    coco = _pycocotools()
     components, _ = ndimage.label(pixels)
-    for number, place in enumerate(ndimage.find_objects(components), start=1):
-        component = np.zeros(pixels.shape, np.uint8, order="F")
-        component[place] = components[place] == number
-        rle = coco.encode(component)
-        shape = {"area": int(coco.area(rle)), "bbox": coco.toBbox(rle).tolist()}
-        if polygons:
-            yield {"segmentation": outlines(component[place], place[0].start, place[1].start), **shape}
-        else:
-            yield {"segmentation": {"size": list(pixels.shape), "counts": rle["counts"].decode()}, **shape}
+    for number, (rows, columns) in enumerate(ndimage.find_objects(components), start=1):
+        component, top, left = components[rows, columns] == number, rows.start, columns.start
+        box = [float(value) for value in (left, top, columns.stop - left, rows.stop - top)]
+        shape = outlines(component, top, left) if polygons else rle(component, top, left, pixels.shape)
+        yield {"segmentation": shape, "area": int(component.sum()), "bbox": box}
+
+
+def rle(component: np.ndarray, top: int, left: int, size: tuple[int, ...]) -> dict[str, Any]:
+    """The compressed RLE of a component [h, w] that is not empty, whose corner lies at (top, left) of ``size`` (H, W).
+
+    Takes the time of the component, not of the image.
+    """
+    height, width = size
+    columns, rows = np.nonzero(component.T)
+    places = (columns + left) * height + rows + top  # COCO counts down the columns
+    breaks = np.flatnonzero(np.diff(places) != 1)
+    starts, ends = places[np.append(0, breaks + 1)], places[np.append(breaks, -1)] + 1
+    edges = np.stack([starts, ends], 1).ravel()
+    counts = np.diff(edges, prepend=0, append=height * width).tolist()
+    (compressed,) = _pycocotools().frPyObjects([{"counts": counts, "size": [height, width]}], height, width)
+    return {"size": [height, width], "counts": compressed["counts"].decode()}
 
 
 def outlines(component: np.ndarray, top: int, left: int) -> list[list[float]]:
