@@ -132,6 +132,17 @@ def test_images_are_found_by_shard_and_id(written: str) -> None:
     assert {image_id: row["status"] for image_id, row in found.items()} == {"sub/b.jpg": "ok", "c.jpg": "unreadable"}
 
 
+def test_one_mask_is_read_without_the_whole_shard(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masks, "ROW_GROUP", 2)
+    failed = masks.failed_row("broken", "/set/broken", "v1", 0, "unreadable", "why")
+    pngs = [images.encode_mask(LABELS + number) for number in range(5)]
+    rows = [ok_row(f"{number}") | {"mask": {"bytes": png, "path": ""}} for number, png in enumerate(pngs)]
+    write(store, 0, *rows, failed)
+    assert masks.read_masks(store, RECIPE, RUN, 0, [4, 0, 5]) == [pngs[4], pngs[0], None]
+    assert masks.read_neighbours(store, RECIPE, RUN, 0, 3) == (2, pngs[2:4])
+    assert masks.read_neighbours(store, RECIPE, RUN, 0, 4) == (4, [pngs[4], None])
+
+
 def test_a_second_writer_leaves_the_first(store: str) -> None:
     assert write(store, 0, ok_row("first.jpg")) is True
     assert write(store, 0, ok_row("second.jpg")) is False

@@ -56,6 +56,21 @@ def test_a_range_is_read(store: str) -> None:
         assert file.read() == b"789"
 
 
+def test_a_file_is_put_and_a_folder_removed(store: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    location = storage.join(store, "deep", "object")
+    storage.put(location, b"old")
+    storage.put_file(location, str(tmp_path / "file"), scratch=storage.join(store, "scratch"))
+    storage.put(storage.join(store, "other"), b"x", scratch=storage.join(store, "scratch"))
+    assert storage.read(location) == b"content"
+    with storage.open_read(location, ahead=False) as file:
+        file.seek(3)
+        assert file.read(2) == b"te"
+    for folder in ("deep", "scratch", "never there"):
+        storage.remove_folder(storage.join(store, folder))
+    assert storage.names(store) == ["other"]
+
+
 def test_put_if_absent_leaves_what_is_there(store: str) -> None:
     location = storage.join(store, "x.bin")
     assert storage.put_if_absent(location, b"first") is True

@@ -116,9 +116,13 @@ def _shard(job: _Job, members: pa.Table) -> list[Part]:
     pngs = masks.read_masks(job.output, goal.recipe, run, shard, places)
     made = []
     with ThreadPoolExecutor(READERS) as pool:
-        for part in pool.map(partial(_image, job), rows, pngs):
-            made.append(part)
-            job.done()
+        try:
+            for part in pool.map(partial(_image, job), rows, pngs):
+                made.append(part)
+                job.done()
+        except BaseException:  # an interrupted export does not wait for the rest of its shard
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     parts.write(goal.folder, name, made)
     return made
 
