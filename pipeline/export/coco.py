@@ -6,10 +6,12 @@ Category ids count the classes from 1, without the background. Polygons rasteris
 import json
 from collections.abc import Iterator
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 from pipeline.errors import ConfigError
 from pipeline.export import Described, Documents, Export, Labelled
@@ -96,14 +98,26 @@ def outlines(component: np.ndarray, top: int, left: int) -> list[list[float]]:
     contours = _contourpy()
     padded = np.pad(component.astype(np.float32), 1)
     generator = contours.contour_generator(z=padded, fill_type=contours.FillType.OuterOffset)
+    corner = np.array([left - 0.5, top - 0.5])  # a pixel's centre lies at 0.5, the padding is 1
     polygons = []
     for points, offsets in zip(*generator.filled(0.5, 2.0), strict=True):
-        rings = [points[start:end] for start, end in pairwise(offsets)]
-        rings = [_without_straight(ring) for ring in rings]
-        path = np.concatenate([rings[0], *(part for hole in rings[1:] for part in (hole, rings[0][:1]))])
-        corner = np.array([left - 0.5, top - 0.5])  # a pixel's centre lies at 0.5, the padding is 1
-        polygons.append((path + corner).ravel().tolist())
+        outer, *holes = (_without_straight(points[start:end]) for start, end in pairwise(offsets))
+        polygons.append((_with_holes(outer, holes) + corner).ravel().tolist())
     return polygons
+
+
+def _with_holes(outer: np.ndarray, holes: list[np.ndarray]) -> np.ndarray:
+    """One path of closed rings [N, 2]: the outer one, with a detour to each hole from the point that is nearest."""
+    detours = []
+    for hole in holes:
+        distances, nearest = map(np.asarray, KDTree(outer).query(hole))
+        start = int(distances.argmin())
+        detours.append((int(nearest[start]), np.concatenate([hole[start:-1], hole[: start + 1]])))
+    path, done = [], 0
+    for point, detour in sorted(detours, key=itemgetter(0)):
+        path += [outer[done : point + 1], detour, outer[point : point + 1]]
+        done = point + 1
+    return np.concatenate([*path, outer[done:]])
 
 
 def _without_straight(ring: np.ndarray) -> np.ndarray:

@@ -63,9 +63,8 @@ def export_labels(
 
     Called again it writes the same files; after an interruption it goes on behind the last whole shard. An image whose
     photograph is gone or was changed is left out, and ``images.csv`` says why. ``copy`` takes photographs along,
-    ``progress`` is called once an
-    image. Raises ConfigError for an unknown format or one without polygons,
-    RunError where every image is left out, StorageError where a store refuses.
+    ``progress`` is called once an image. Raises ConfigError for an unknown format or one without polygons, RunError
+    where every image is left out, StorageError where a store refuses.
     """
     module = export.load(format_name)
     if polygons and not module.POLYGONS:
