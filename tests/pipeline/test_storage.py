@@ -68,7 +68,7 @@ def test_a_file_is_put_and_a_folder_removed(store: str, tmp_path: Path) -> None:
         assert file.read(2) == b"te"
     for folder in ("deep", "scratch", "never there"):
         storage.remove_folder(storage.join(store, folder))
-    assert storage.names(store) == ["other"]
+    assert [entry.location for entry in storage.walk(store)] == [storage.join(store, "other")]
 
 
 def test_put_if_absent_leaves_what_is_there(store: str) -> None:
