@@ -67,7 +67,7 @@ def pool_sizes(cpus: float, gpus: float, on_gpus: bool, execution: Execution, lo
     """Front ends by GPUs, or by a share of the cores; refiners by what keeps the front ends busy, as cores allow.
 
     A run that began on GPUs waits for one when the last has left. Actors past the cluster's size wait in Ray, which is
-    what an autoscaler sees: a front end for each GPU of ``scale_to`` from the start, refiners as their pace asks for them.
+    what an autoscaler sees: a front end for each GPU of ``scale_to`` from the start, refiners as the pace asks for.
     """
     by_hardware = int(max(gpus, execution.scale_to.gpus) if on_gpus else cpus / CPUS_A_FRONT_END)
     front_ends = execution.front_ends or max(1, by_hardware)
