@@ -88,6 +88,8 @@ def test_every_part_has_its_limits_and_comes_back(services: dict[str, Any]) -> N
         assert int(service["mem_limit"]) > 0, name
         assert service["restart"] == ("no" if name in ONCE else "unless-stopped"), name
         assert "shm_size" not in service or int(service["shm_size"]) < int(service["mem_limit"]), name
+        for store in re.findall(r"--object-store-memory=(\d+)", " ".join(service.get("command") or [])):
+            assert int(store) < int(service["shm_size"]), f"{name}: its object store would lie on disk"
         tag = service["image"].rpartition(":")[2]
         assert re.match(r"v?\d", tag), f"{name}: {service['image']} names no version"
 
