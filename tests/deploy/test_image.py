@@ -65,11 +65,11 @@ def test_the_workers_script_says_what_it_needs() -> None:
 
 @pytest.mark.parametrize("dies", ["ray", "prefect"])
 def test_the_workers_script_ends_when_either_of_its_processes_does(dies: str, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    both = f"until [ $(wc -l < {calls}) = 2 ]; do sleep 0.05; done"
     for name in ("ray", "prefect"):
         script = tmp_path / name
-        script.write_text(
-            f"#!/bin/bash\necho {name} $* >> {tmp_path}/calls\n" + ("" if name == dies else "exec sleep 60\n")
-        )
+        script.write_text(f"#!/bin/bash\necho {name} $* >> {calls}\n{both if name == dies else 'exec sleep 60'}\n")
         script.chmod(0o755)
     environment = {
         "PATH": f"{tmp_path}:{Path(sys.executable).parent}:/usr/bin:/bin",
@@ -79,7 +79,7 @@ def test_the_workers_script_ends_when_either_of_its_processes_does(dies: str, tm
     command = ["bash", str(DEPLOY / "worker.sh"), "a-pool", "--metrics-export-port=8080"]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
     assert ended.returncode == 1
-    assert set((tmp_path / "calls").read_text().splitlines()) == {
+    assert set(calls.read_text().splitlines()) == {
         "ray start --address=head:6379 --num-cpus=0 --num-gpus=0 --block --metrics-export-port=8080",
         "prefect worker start --pool a-pool --type process",
     }
