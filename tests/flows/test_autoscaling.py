@@ -39,7 +39,7 @@ class Scaling(NamedTuple):
         return sorted(
             node.ray_node_type_name
             for node in [*status.active_nodes, *status.idle_nodes]
-            if node.ray_node_type_name != FAKE_HEAD_NODE_TYPE
+            if node.node_id != FAKE_HEAD_NODE_ID
         )
 
 
