@@ -44,4 +44,7 @@ def test_flows_and_jobs_lie_where_the_worker_looks(services: dict[str, Any]) -> 
     assert services["deployments"]["working_dir"] == home
     assert f"{home}/flows" in (DEPLOY / "Dockerfile").read_text()
     mounted = {volume["target"] for name in ("worker", "deployments") for volume in services[name]["volumes"]}
-    assert mounted == {"/photographs", f"{home}/deploy/job.yaml", f"{home}/deploy/prefect.yaml"}
+    assert mounted == {
+        "/photographs",
+        *(f"{home}/deploy/{name}" for name in ("job.yaml", "prefect.yaml", "automations")),
+    }

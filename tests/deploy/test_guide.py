@@ -13,7 +13,9 @@ ROWS = re.findall(r"^\| ([^|]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0][:20])
 def test_the_price_of_a_million_is_what_the_seconds_cost(row: tuple[str, ...]) -> None:
-    (prices,) = re.findall(r"by yours: ([\d.]+) a core-hour, ([\d.]+) on spot nodes, ([\d.]+) a GPU-hour on either", PLAIN)
+    (prices,) = re.findall(
+        r"by yours: ([\d.]+) a core-hour, ([\d.]+) on spot nodes, ([\d.]+) a GPU-hour on either", PLAIN
+    )
     core, spot, gpu = map(float, prices)
     cpu_seconds, gpu_seconds, price, on_spot = map(float, row[1:])
     assert price == round(1e6 / 3600 * (cpu_seconds * core + gpu_seconds * gpu), 2)
