@@ -12,7 +12,7 @@ test: lint check  ## everything that CI runs
 
 $(INSTALLED): pyproject.toml requirements.lock CMakeLists.txt $(wildcard pipeline/backends/lattice/src/*)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[s3,demo,train,dev]'
+	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[s3,cluster,demo,train,dev]'
 	touch $@
 
 lint: $(INSTALLED)
@@ -39,7 +39,7 @@ bench-scale: $(INSTALLED)
 lock:  ## renew requirements.lock from what a fresh environment resolves to
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/pip install --quiet 'torch==2.13.*' '.[s3,demo,train,dev]'
+	.venv-lock/bin/pip install --quiet 'torch==2.13.*' '.[s3,cluster,demo,train,dev]'
 	.venv-lock/bin/pip freeze --exclude densemask | sed 's/+cpu$$//' > requirements.lock
 	rm -rf .venv-lock
 

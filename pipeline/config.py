@@ -141,12 +141,20 @@ class Bounds(Config):
         return self
 
 
+class Scale(Config):
+    """What a run may ask of a cluster that scales by demand."""
+
+    cpus: int = Field(0, ge=0)
+    gpus: int = Field(0, ge=0)
+
+
 class Execution(Config):
     """How the work is spread; has no part in the masks."""
 
     shard_size: int = Field(500, ge=1, description="Images an output object.")
     front_ends: int | None = Field(None, ge=1, description="Front-end actors; as many as GPUs, or one, if left out.")
     refiners: Bounds = Field(Bounds(), description="Refiner actors: a number, or {min: 1, max: 32}.")
+    scale_to: Scale = Field(Scale(), description="What a cluster that scales by demand may grow to for the run.")
     batch_size: int = Field(8, ge=1, description="Images a front-end call.")
     in_flight_mb: int = Field(256, ge=1, description="Scores and images between the two pools, at most.")
     max_failure_rate: float = Field(

@@ -52,9 +52,17 @@ def test_the_wheel_labels_photographs_on_its_own(python: Path, tmp_path: Path) -
     found = subprocess.run(where, env=env, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     assert Path(found.strip()).is_relative_to(python.parents[1])
 
+    before = installed(python)
     command = [str(python), "-m", "flows.cli", "label", "photographs", "out", "--json"]
     ended = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=200)
 
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["ok"] == 2
     assert len(list((tmp_path / "out").rglob("report.html"))) == 1
+    assert installed(python) == before, "in an image these folders are root's and read-only"
+
+
+def installed(python: Path) -> dict[Path, int]:
+    """The environment's files, but for the bytecode that an installation makes beforehand."""
+    files = (path for path in python.parents[1].rglob("*") if path.is_file() and path.parent.name != "__pycache__")
+    return {path: path.stat().st_mtime_ns for path in files}

@@ -50,7 +50,8 @@ Sizing = Callable[[Load], Sizes]
 
 
 def asks(cpus: float, gpus: float, execution: Execution) -> Asks:
-    """So little that all actors of the first pools can be placed at once."""
+    """So little that all actors of the first pools can be placed at once, on what the cluster may grow to."""
+    cpus, gpus = max(cpus, execution.scale_to.cpus), max(gpus, execution.scale_to.gpus)
     sizes = pool_sizes(cpus, gpus, gpus > 0, execution, Load())
     front_end_cpus = min(FRONT_END_CPUS, _share(cpus / 2, sizes.front_ends))
     refiner_cpus = min(REFINER_CPUS, _share(cpus - sizes.front_ends * front_end_cpus, sizes.refiners))
@@ -65,10 +66,13 @@ def _share(whole: float, actors: int) -> float:
 def pool_sizes(cpus: float, gpus: float, on_gpus: bool, execution: Execution, load: Load) -> Sizes:
     """Front ends by GPUs, or by a share of the cores; refiners by what keeps the front ends busy, as cores allow.
 
-    A run that began on GPUs waits for one when the last has left.
+    A run that began on GPUs waits for one when the last has left. Actors past the cluster's size wait in Ray, which is
+    what an autoscaler sees: a front end for each GPU of ``scale_to`` from the start, refiners as the pace asks for.
     """
-    by_hardware = int(gpus) if on_gpus else int(cpus / CPUS_A_FRONT_END)
+    by_hardware = int(max(gpus, execution.scale_to.gpus) if on_gpus else cpus / CPUS_A_FRONT_END)
     front_ends = execution.front_ends or max(1, by_hardware)
+    if load.score_ms is not None and load.refine_ms is not None:
+        cpus = max(cpus, execution.scale_to.cpus)
     cores = int(cpus - front_ends if on_gpus else cpus)
     least, most = execution.refiners.min, execution.refiners.max
     return Sizes(front_ends, refiners_wanted(load, front_ends, least, max(least, min(cores, most or cores))))

@@ -23,6 +23,7 @@ from workers.rules import Load, Sizes
 def dispatcher(job: LabelJob, prepared: Prepared, resources: Resources) -> Iterator[Dispatcher]:
     """A dispatcher over pools that fit the cluster; the weights travel to the front ends once, as an object."""
     asks = rules.asks(resources.cpus, resources.gpus, job.execution)
+    on_gpus = asks.front_end_gpus > 0
     data = ray.put(prepared.weights.data)
     target = Target(job.output, prepared.recipe.fingerprint)
     labels = Labels(prepared.recipe.fingerprint, prepared.newest or "")
@@ -40,7 +41,7 @@ def dispatcher(job: LabelJob, prepared: Prepared, resources: Resources) -> Itera
 
     def sizing(load: Load) -> Sizes:
         now = cluster.resources()
-        return rules.pool_sizes(now.cpus, now.gpus, resources.gpus > 0, job.execution, load)
+        return rules.pool_sizes(now.cpus, now.gpus, on_gpus, job.execution, load)
 
     cap_bytes = job.execution.in_flight_mb * 2**20
     running = Dispatcher(front_ends, refiners, job.execution.batch_size, cap_bytes, sizing, journal)

@@ -66,6 +66,23 @@ def test_front_ends_follow_the_hardware_that_the_run_began_with(
 
 
 @pytest.mark.parametrize(
+    ("cpus", "gpus", "load", "sizes"),
+    [
+        (1, 0, Load(), Sizes(2, 1)),  # none of the nodes is there: both GPUs are asked for, and a first refiner
+        (9, 2, Load(7, 0, 10.0, 40.0), Sizes(2, 10)),  # three more than there are cores for, and Ray is shown them
+        (9, 2, Load(7, 0, 10.0, 4000.0), Sizes(2, 62)),  # never more than scale_to
+        (96, 3, Load(1, 0, 10.0, 4000.0), Sizes(3, 93)),  # unless the cluster is larger already
+    ],
+)
+def test_on_a_cluster_that_scales_the_pools_ask_for_what_it_may_grow_to(
+    cpus: float, gpus: float, load: Load, sizes: Sizes
+) -> None:
+    execution = Execution.model_validate({"scale_to": {"cpus": 64, "gpus": 2}})
+    assert rules.pool_sizes(cpus, gpus, True, execution, load) == sizes
+    assert rules.asks(cpus, gpus, execution) == pytest.approx(Asks(0.1, 1.0, 0.9))
+
+
+@pytest.mark.parametrize(
     ("load", "wanted"),
     [
         (Load(4, 0, None, None), 16),  # nothing is known yet
