@@ -69,12 +69,13 @@ def reprocess_archive(job: ReprocessJob, planned: bool = False) -> Reprocessed:
 
 
 def settle(job: ReprocessJob, found: Archive, compared: Comparison, started: float) -> Reprocessed:
-    """Makes the new recipe the current one, if it is whole and the gate lets it pass.
+    """Makes the new recipe the current one, if it is whole, was compared with that, and the gate lets it pass.
 
     Raises RedRun where the gate does not. A part of an archive is no failure, and no successor.
     """
     reasons = gate.reasons(job.gate, compared)
-    passes = not reasons and compared.missing == 0
+    replaceable = (None, job.origin, found.recipe.fingerprint)
+    passes = not reasons and compared.missing == 0 and succession.current(job.output) in replaceable
     if passes:
         succession.promote(job.output, found.recipe.fingerprint)
     outcome = _reprocessed(job, found, started, compared, passes, reasons)

@@ -16,9 +16,14 @@ def earlier(output: str) -> list[str]:
     return [fingerprint for fingerprint in _read(output).get("earlier", []) if fingerprint in there]
 
 
+def current(output: str) -> str | None:
+    """The current recipe; None where none was chosen yet."""
+    return _read(output).get("recipe")
+
+
 def promote(output: str, fingerprint: str) -> str | None:
     """Makes a recipe the current one; the one that was, None where there was none."""
-    before = _read(output).get("recipe")
+    before = current(output)
     if before != fingerprint:
         _write(output, fingerprint, [before, *earlier(output)] if before is not None else [])
     return before

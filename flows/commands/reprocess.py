@@ -118,15 +118,14 @@ def run_reprocess(job: "ReprocessJob") -> "Reprocessed":
     found = prepare(job)
     fingerprint = found.recipe.fingerprint
     compared = None if found.pending else comparison_report.up_to_date(job.output, job.origin, fingerprint)
-    if compared is None:
+    ready = compared is not None or fingerprint == job.origin
+    if not ready:
         cluster.check_address()
         janitor.watch()
     from flows.reprocess_archive import reprocess_archive, settle, unchanged
 
-    if fingerprint == job.origin:
-        return unchanged(found, started)
-    if compared is not None:
-        return settle(job, found, compared, started)
+    if ready:
+        return unchanged(found, started) if compared is None else settle(job, found, compared, started)
     images = counted(sum(shard.images for shard in found.pending), "image")
     say(f"recipe {job.origin} -> {fingerprint}: {images} in {counted(len(found.pending), 'shard')}")
     from flows import server
@@ -151,7 +150,10 @@ def _conclude(outcome: "Reprocessed", as_json: bool) -> None:
     if outcome.promoted:
         say(f"recipe {outcome.recipe} is the current one now; `densemask promote --back` returns to {outcome.origin}")
     else:
-        say(f"recipe {outcome.origin} stays the current one: {outcome.missing} of its images have no new row yet")
+        why = f"{outcome.missing} images of {outcome.origin} have no new row yet"
+        say(
+            f"the current recipe stays: {why if outcome.missing else f'it is not {outcome.origin}, which was compared'}"
+        )
 
 
 def _line(one: "Superseded") -> str:
