@@ -1,6 +1,7 @@
 """Which recipe is current, the way back, and what may be deleted."""
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -152,6 +153,31 @@ def test_a_deletion_that_breaks_off_is_finished_by_the_next_and_never_the_way_ba
         assert [one.recipe for one in prune.choose(output, 0, ())] == [old]
         prune.delete(output, old, lambda _: None)
     assert not list(Path(output).rglob(f"*{old}*"))
+
+
+@pytest.mark.parametrize("deleted", range(9))
+def test_whoever_labels_after_a_broken_deletion_plans_what_is_left_and_comes_to_an_end(
+    both: tuple[Labelled, Labelled], label_pictures: Labeller, deleted: int
+) -> None:
+    output, old = both[0].output, both[0].recipe
+    label_pictures([*PICTURES, Picture("late", square(1, 3, 3, 9), None)], back_end="densecrf")
+    assert len(plan.runs(output, old)) == 2
+    succession.promote(output, both[1].recipe)
+    seen: list[str] = []
+
+    def stop(folder: str) -> None:
+        if len(seen) == deleted:
+            raise InterruptedError
+        seen.append(folder)
+
+    with suppress(InterruptedError):
+        prune.delete(output, old, stop)
+    planned = [read for run in plan.runs(output, old) for read in plan.read_run(output, old, run)["uri"].to_pylist()]
+    fresh = plan.read_run(output, both[1].recipe, both[1].run).drop_columns("shard")
+    plan.add_run(output, old, fresh, 4, DAY.date())
+    every = [read for run in plan.runs(output, old) for read in plan.read_run(output, old, run)["uri"].to_pylist()]
+    assert len(every) == len(set(every)) >= 5
+    assert set(planned) <= set(every)
 
 
 def test_objects_in_a_bucket_go_too(bucket_folder: str) -> None:
