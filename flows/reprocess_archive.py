@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict
 from flows import artifacts, comparison_artifacts, run_log, waves
 from flows.display import LINE_SECONDS, counted, say
 from flows.outcome import RedRun
-from pipeline import comparison_report, gate, masks, succession
+from pipeline import comparison_report, gate, masks, storage, succession
 from pipeline.comparison import Comparison
 from pipeline.errors import RunError
 from pipeline.plan import Shard
-from pipeline.report import write_report
+from pipeline.report import page, write_report
 from pipeline.reprocess import Archive, ReprocessJob, kept_scores, prepare, resume
 from pipeline.reprocess import waves as cut
 from workers import cluster
@@ -61,7 +61,7 @@ def reprocess_archive(job: ReprocessJob, planned: bool = False) -> Reprocessed:
             _run_waves(job, found)
     except RunError as error:
         raise RedRun(str(error), _reprocessed(job, found, started)) from None
-    for run in sorted({shard.run for shard in found.pending}):
+    for run in _to_report(job, found):
         artifacts.publish(job.output, write_report(job.output, fingerprint, run, job.prices))
     compared = comparison_report.write(job.output, job.origin, fingerprint, _Show())
     comparison_artifacts.publish(job.output, compared, gate.reasons(job.gate, compared))
@@ -92,6 +92,13 @@ def unchanged(found: Archive, started: float) -> Reprocessed:
         seconds=round(time.monotonic() - started, 3), images_per_s=None, missing=0, promoted=True, reasons=[],
         comparison=None,
     )  # fmt: skip
+
+
+def _to_report(job: ReprocessJob, found: Archive) -> list[str]:
+    """The runs that had open shards, and those whose report a kill has cost."""
+    worked_on = {shard.run for shard in found.pending}
+    there = {run for run in found.runs if storage.exists(page(job.output, found.recipe.fingerprint, run))}
+    return [run for run in found.runs if run in worked_on or run not in there]
 
 
 def _run_waves(job: ReprocessJob, found: Archive) -> None:
