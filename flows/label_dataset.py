@@ -10,10 +10,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import artifacts, display, run_log
 from flows.display import counted
-from flows.outcome import Outcome, RedRun, nothing_new
-from pipeline import masks, plan, recipes, storage
-from pipeline.config import LabelJob
-from pipeline.errors import DensemaskError
+from flows.outcome import Outcome, RedRun, missing_rows, nothing_new
+from pipeline import masks, plan, recipes
+from pipeline.config import Job, LabelJob
 from pipeline.plan import Shard
 from pipeline.prepare import Prepared, prepare, resume
 from pipeline.report import Summary, write_report
@@ -41,7 +40,7 @@ def label_dataset(job: LabelJob, planned: bool = False) -> Outcome:
     if not prepared.runs:
         return nothing_new(prepared, time.monotonic() - started)
     run_log.write(get_run_logger(), [run_log.opening(prepared)])
-    results, errors, progress = _label(job, prepared) if prepared.pending else ([], [], Progress())
+    results, errors, progress = label_pending(job, prepared) if prepared.pending else ([], [], Progress())
     summaries = [write_report(job.output, prepared.recipe.fingerprint, run, job.prices) for run in prepared.runs]
     for summary in summaries:
         artifacts.publish(job.output, summary)
@@ -52,7 +51,7 @@ def label_dataset(job: LabelJob, planned: bool = False) -> Outcome:
     return outcome
 
 
-def _label(job: LabelJob, prepared: Prepared) -> tuple[list[ShardResult], list[BaseException], Progress]:
+def label_pending(job: Job, prepared: Prepared) -> tuple[list[ShardResult], list[BaseException], Progress]:
     """All pending shards over the pools; the results of those that are committed, the errors of the rest."""
     shards = prepared.pending
     images = sum(shard.images for shard in shards)
@@ -76,7 +75,7 @@ def _label(job: LabelJob, prepared: Prepared) -> tuple[list[ShardResult], list[B
         return *_sorted_out(futures), dispatcher.progress
 
 
-def _shard_task(job: LabelJob, fingerprint: str, dispatcher: Dispatcher):  # type: ignore[no-untyped-def]
+def _shard_task(job: Job, fingerprint: str, dispatcher: Dispatcher):  # type: ignore[no-untyped-def]
     """The Prefect task that labels one shard; the shard object is the only truth, so nothing is cached."""
 
     @task(
@@ -144,11 +143,7 @@ def _outcome(
 def _raise_if_red(job: LabelJob, outcome: Outcome, summaries: list[Summary], errors: list[BaseException]) -> None:
     """Red is a run with rows missing, or with too many failures; whatever could be committed is."""
     if errors:
-        kinds = list(
-            dict.fromkeys(str(error) if isinstance(error, DensemaskError) else repr(error) for error in errors)
-        )
-        message = f"{len(errors)} of {len(errors) + outcome.shards} shards are not committed: {'; '.join(kinds[:3])}"
-        raise RedRun(f"{storage.scrubbed(message)}. Run the same command again to continue.", outcome)
+        raise RedRun(missing_rows(errors, outcome.shards), outcome)
     limit = job.execution.max_failure_rate
     for summary in summaries:
         if summary.failed > limit * summary.images:

@@ -1,9 +1,12 @@
 """What a labelling command has done: its last line, green or red."""
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict
 
+from pipeline import storage
 from pipeline.cost import Cost
-from pipeline.errors import RunError
+from pipeline.errors import DensemaskError, RunError
 from pipeline.prepare import Prepared
 
 
@@ -28,10 +31,17 @@ class Outcome(BaseModel):
     cost: Cost | None
 
 
+def missing_rows(errors: Sequence[BaseException], committed: int) -> str:
+    """What to say of shards that could not be committed."""
+    kinds = list(dict.fromkeys(str(error) if isinstance(error, DensemaskError) else repr(error) for error in errors))
+    message = f"{len(errors)} of {len(errors) + committed} shards are not committed: {'; '.join(kinds[:3])}"
+    return f"{storage.scrubbed(message)}. Run the same command again to continue."
+
+
 class RedRun(RunError):
     """A run that ended red, with what it has done all the same."""
 
-    def __init__(self, message: str, outcome: Outcome) -> None:
+    def __init__(self, message: str, outcome: BaseModel) -> None:
         super().__init__(message)
         self.outcome = outcome
 

@@ -113,12 +113,25 @@ class Recipe(Config):
 
     def fingerprint(self, weights_sha256: str) -> str:
         """16 hex digits that change with anything that changes a mask; where the weights lie does not count."""
+        return _hashed(self._content(weights_sha256))
+
+    def scores_fingerprint(self, weights_sha256: str) -> str:
+        """16 hex digits that change with anything that changes a score map; the back end has no part in it."""
+        content = self._content(weights_sha256)
+        del content["back_end"]
+        return _hashed(content)
+
+    def _content(self, weights_sha256: str) -> dict[str, Any]:
         content = self.model_dump(mode="json")
         # Scoring once has no keys, as before there were more ways.
         inference = self.front_end.model_dump(mode="json", exclude={"name", "weights"}, exclude_defaults=True)
         content["front_end"] = {"name": self.front_end.name, "weights_sha256": weights_sha256, **inference}
         content["revision"] = REVISION
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        return content
+
+
+def _hashed(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Evaluation(Config):
@@ -160,6 +173,9 @@ class Execution(Config):
     max_failure_rate: float = Field(
         0.05, ge=0, le=1, description="A run with a larger share of failed images ends red."
     )
+    keep_scores: bool = Field(
+        False, description="Writes the score maps beside the masks, so that another back end needs no network."
+    )
 
     @field_validator("refiners", mode="before")
     @classmethod
@@ -181,20 +197,14 @@ class Prices(Config):
     currency: str = Field("USD", min_length=1, max_length=8)
 
 
-class LabelJob(Config):
-    """One labelling of a dataset: the whole job file."""
+class Job(Config):
+    """What labelling needs to know, wherever its images come from."""
 
-    source: Source
     output: Location
     recipe: Recipe = Field(default_factory=Recipe)
     evaluation: Evaluation = Evaluation()
     execution: Execution = Execution()
     prices: Prices | None = None
-
-    @field_validator("source", mode="before")
-    @classmethod
-    def _by_location(cls, value: Any) -> Any:
-        return {"location": value} if isinstance(value, str) else value
 
     @field_validator("output")
     @classmethod
@@ -202,6 +212,17 @@ class LabelJob(Config):
         if not value.strip():
             raise ValueError("an output folder or URL is needed")
         return storage.absolute(value)
+
+
+class LabelJob(Job):
+    """One labelling of a dataset: the whole job file."""
+
+    source: Source
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _by_location(cls, value: Any) -> Any:
+        return {"location": value} if isinstance(value, str) else value
 
 
 def load_job(job_file: str | None, overrides: dict[str, Any]) -> LabelJob:
@@ -214,18 +235,22 @@ def load_job(job_file: str | None, overrides: dict[str, Any]) -> LabelJob:
 
 def load(model: type[M], job_file: str | None, overrides: dict[str, Any]) -> M:
     """A job of any kind, as `load_job`."""
-    content: Any = {}
-    if job_file is not None:
-        try:
-            content = yaml.safe_load(storage.read(job_file)) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            place = getattr(error, "problem_mark", None)
-            line = f" in line {place.line + 1}" if place else ""
-            problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-            raise ConfigError(f"{job_file} is not YAML: {problem}{line}") from error
-        if not isinstance(content, dict):
-            raise ConfigError(f"{job_file} holds no mapping; a job starts with 'source:' and 'output:'")
+    content = {} if job_file is None else read_yaml(job_file, "a job starts with 'source:' and 'output:'")
     return checked(model, _overlay(content, overrides), job_file or "the command line")
+
+
+def read_yaml(location: str, hint: str) -> dict[str, Any]:
+    """The mapping that a YAML file holds. Raises ConfigError, with the hint where it is something else."""
+    try:
+        content = yaml.safe_load(storage.read(location)) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        place = getattr(error, "problem_mark", None)
+        line = f" in line {place.line + 1}" if place else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(f"{location} is not YAML: {problem}{line}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{location} holds no mapping; {hint}")
+    return content
 
 
 def checked(model: type[M], content: Any, where: str) -> M:

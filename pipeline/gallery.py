@@ -61,11 +61,11 @@ def overlays(output: str, fingerprint: str, run: str, picks: Iterable[Pick]) -> 
         for pick in picked:
             text = caption(pick, document.classes)
             try:
-                picture = _picture(refs.get(pick.image_id), rows[pick.image_id], document)
+                laid = picture(refs.get(pick.image_id), rows[pick.image_id], document)
             except Exception as error:  # a source that was changed since can lead its readers to anything
                 yield Overlay(pick, text, None, str(error) or type(error).__name__)
             else:
-                yield Overlay(pick, text, picture, None)
+                yield Overlay(pick, text, laid, None)
 
 
 def caption(pick: Pick, classes: Sequence[str]) -> str:
@@ -128,7 +128,7 @@ def _references(output: str, fingerprint: str, run: str, shard: int, wanted: Ite
     return {ref.image_id: ref for ref in refs if ref.image_id in wanted}
 
 
-def _picture(ref: ImageRef | None, row: Row, document: RecipeDocument) -> np.ndarray:
+def picture(ref: ImageRef | None, row: Row, document: RecipeDocument) -> np.ndarray:
     """The overlay, uint8 [h, w, 3]. Raises ImageError and whatever a changed source leads its readers to."""
     if ref is None:
         raise ImageError("the run's plan does not say where it is")

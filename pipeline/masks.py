@@ -115,7 +115,7 @@ def read_rows(output: str, fingerprint: str, run: str, columns: Sequence[str] | 
 
 
 def read_shard(output: str, fingerprint: str, run: str, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
-    """One shard's rows, as `read_rows`. Columns that it was written without, by an earlier version, are null."""
+    """One shard's rows in the order of its plan. Columns that an earlier version wrote it without are null."""
     schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
     with storage.open_read(shard_location(output, fingerprint, run, shard)) as file:
         found = pq.ParquetFile(file).read(columns=schema.names)

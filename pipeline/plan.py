@@ -5,9 +5,12 @@
 
 A run's plan holds the images that no earlier plan of the recipe holds. Two planners at once agree on the n-th run's
 name through its claim and on its content through its plan, one conditional put each; so no image is planned twice.
+
+The plan of a run that labels an archive anew says of which recipe the archive is, and where each image's row lies.
 """
 
 import io
+from collections.abc import Sequence
 from datetime import date
 from typing import NamedTuple
 
@@ -18,9 +21,17 @@ import pyarrow.parquet as pq
 
 from pipeline import masks, recipes, storage
 from pipeline.errors import ConfigError
-from pipeline.sources import REF_SCHEMA, ImageRef, refs
+from pipeline.sources import REF_SCHEMA, ImageRef, Origin, refs
 
 PLAN_SCHEMA = REF_SCHEMA.append(pa.field("shard", pa.int32()))
+_ORIGIN_FIELDS: list[tuple[str, pa.DataType]] = [
+    ("origin_run", pa.string()),
+    ("origin_shard", pa.int32()),
+    ("origin_row", pa.int32()),
+]
+ORIGIN_COLUMNS = tuple(name for name, _ in _ORIGIN_FIELDS)
+REPROCESS_SCHEMA = pa.schema([*PLAN_SCHEMA, *_ORIGIN_FIELDS])
+_ORIGIN_RECIPE = b"densemask.origin"
 _KEY = ("uri", "part", "etag")
 
 
@@ -32,15 +43,20 @@ class Shard(NamedTuple):
     images: int
 
 
-def add_run(output: str, fingerprint: str, listing: pa.Table, shard_size: int, today: date) -> str | None:
-    """Plans the listing's images that have no plan yet; the name of the run, or None where there is nothing new."""
+def add_run(
+    output: str, fingerprint: str, listing: pa.Table, shard_size: int, today: date, origin: str | None = None
+) -> str | None:
+    """Plans the listing's images that have no plan yet; the name of the run, or None where there is nothing new.
+
+    ``origin``: the recipe that the listing is an archive of; then it has ORIGIN_COLUMNS too.
+    """
     while True:
         planned = runs(output, fingerprint)
-        new = unplanned(listing, [_read(output, fingerprint, run, list(_KEY)) for run in planned])
+        new = unplanned(listing, [_read(output, fingerprint, run, _KEY) for run in planned])
         if new.num_rows == 0:
             return None
         run = _claimed_name(output, fingerprint, len(planned) + 1, today)
-        if storage.put_if_absent(_location(output, fingerprint, run), encode(new, shard_size)):
+        if storage.put_if_absent(_location(output, fingerprint, run), encode(new, shard_size, origin)):
             return run
 
 
@@ -52,23 +68,35 @@ def unplanned(listing: pa.Table, plans: list[pa.Table]) -> pa.Table:
         known = pa.concat_tables([plan.select(_KEY) for plan in plans])
         fresh = pc.invert(pc.is_in(keys, value_set=_keys(known)))
         listing, keys = listing.filter(fresh), keys.filter(fresh)
-    if len(keys) > 1:
-        repeated = pc.equal(keys.slice(1), keys.slice(0, len(keys) - 1))
-        listing = listing.filter(pa.concat_arrays([pa.array([True]), pc.invert(repeated)]))
-    return listing
+    return listing.filter(_first(keys))
 
 
-def _keys(table: pa.Table) -> pa.Array:
+def first(images: pa.Table, names: Sequence[str]) -> pa.Array:
+    """Which images, sorted by these columns, are the first that have their values."""
+    return _first(_keys(images, names))
+
+
+def _first(keys: pa.Array) -> pa.Array:
+    if len(keys) < 2:
+        return pa.array([True] * len(keys), pa.bool_())
+    return pa.concat_arrays([pa.array([True]), pc.not_equal(keys.slice(1), keys.slice(0, len(keys) - 1))])
+
+
+def _keys(table: pa.Table, names: Sequence[str] = _KEY) -> pa.Array:
     """One string an image, the same only for the same bytes."""
-    columns = [table[name].cast(pa.large_string()) for name in _KEY]
+    columns = [table[name].cast(pa.large_string()) for name in names]
     joined = pc.binary_join_element_wise(*columns, pa.scalar("\n", pa.large_string()))
     return joined.combine_chunks()
 
 
-def encode(images: pa.Table, shard_size: int) -> bytes:
+def encode(images: pa.Table, shard_size: int, origin: str | None = None) -> bytes:
     """The plan as a Parquet file whose k-th row group is shard k."""
+    schema = PLAN_SCHEMA
+    if origin is not None:
+        schema = REPROCESS_SCHEMA.with_metadata({_ORIGIN_RECIPE: origin.encode()})
     shard = pa.array(np.arange(images.num_rows, dtype=np.int32))
-    table = images.append_column("shard", pc.divide(shard, pa.scalar(shard_size, pa.int32()))).cast(PLAN_SCHEMA)
+    numbered = images.append_column("shard", pc.divide(shard, pa.scalar(shard_size, pa.int32())))
+    table = numbered.select(schema.names).cast(schema)
     out = io.BytesIO()
     pq.write_table(table, out, compression="ZSTD", row_group_size=shard_size)
     return out.getvalue()
@@ -88,10 +116,17 @@ def shards(output: str, fingerprint: str, run: str) -> list[Shard]:
     return [Shard(run, index, images) for index, images in enumerate(counts)]
 
 
-def pending(output: str, fingerprint: str) -> list[Shard]:
-    """The shards of all the recipe's runs that are not committed."""
+def origin(output: str, fingerprint: str, run: str) -> str | None:
+    """The recipe whose images the run labels anew; None for a run over a source."""
+    with storage.open_read(_location(output, fingerprint, run)) as file:
+        found = (pq.ParquetFile(file).metadata.metadata or {}).get(_ORIGIN_RECIPE)
+    return None if found is None else found.decode()
+
+
+def pending(output: str, fingerprint: str, of: Sequence[str] | None = None) -> list[Shard]:
+    """The shards that are not committed: of these runs, or of all the recipe's."""
     missing: list[Shard] = []
-    for run in runs(output, fingerprint):
+    for run in runs(output, fingerprint) if of is None else of:
         done = masks.committed(output, fingerprint, run)
         missing += [shard for shard in shards(output, fingerprint, run) if shard.number not in done]
     return missing
@@ -100,7 +135,18 @@ def pending(output: str, fingerprint: str) -> list[Shard]:
 def read_shard(output: str, fingerprint: str, run: str, shard: int) -> list[ImageRef]:
     """The references of one shard's images."""
     with storage.open_read(_location(output, fingerprint, run)) as file:
-        return list(refs(pq.ParquetFile(file).read_row_group(shard)))
+        table = pq.ParquetFile(file).read_row_group(shard)
+    found = list(refs(table))
+    if ORIGIN_COLUMNS[0] not in table.column_names:
+        return found
+    origins = zip(*(table[name].to_pylist() for name in ORIGIN_COLUMNS), strict=True)
+    return [ref._replace(origin=Origin(*place)) for ref, place in zip(found, origins, strict=True)]
+
+
+def _read(output: str, fingerprint: str, run: str, columns: Sequence[str]) -> pa.Table:
+    """The run's images, shard after shard."""
+    with storage.open_read(_location(output, fingerprint, run)) as file:
+        return pq.ParquetFile(file).read(columns=list(columns))
 
 
 def read_run(output: str, fingerprint: str, run: str) -> pa.Table:
@@ -113,11 +159,6 @@ def _claimed_name(output: str, fingerprint: str, number: int, today: date) -> st
     location = storage.join(_folder(output, fingerprint), f"{number:06d}.claim")
     storage.put_if_absent(location, f"{today.isoformat()}-{number:04d}".encode())
     return storage.read(location).decode()
-
-
-def _read(output: str, fingerprint: str, run: str, columns: list[str]) -> pa.Table:
-    with storage.open_read(_location(output, fingerprint, run)) as file:
-        return pq.ParquetFile(file).read(columns=columns)
 
 
 def _folder(output: str, fingerprint: str) -> str:

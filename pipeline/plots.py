@@ -39,43 +39,43 @@ def figures(tally: Tally, classes: Sequence[str]) -> list[Figure]:
     confidence = tally.measure("confidence")
     if len(confidence):
         drawn += [
-            _histogram("confidence", "Confidence by image", confidence, "mean top probability", ".3~f"),
-            _histogram("entropy", "Entropy by image", tally.measure("entropy"), "0 certain, 1 uniform", ".3~f"),
+            histogram("confidence", "Confidence by image", confidence, "mean top probability", ".3~f"),
+            histogram("entropy", "Entropy by image", tally.measure("entropy"), "0 certain, 1 uniform", ".3~f"),
         ]
     changed = tally.measure("changed")
     if changed.any():
-        drawn.append(_histogram("changed", "Changed by the field", changed, "share of an image", ".2~%"))
+        drawn.append(histogram("changed", "Changed by the field", changed, "share of an image", ".2~%"))
     return drawn
 
 
 def _iou_by_class(front: Counts, refined: Counts, classes: Sequence[str]) -> Figure:
-    shown = _leading(refined.present, refined.iou)
+    shown = leading(refined.present, refined.iou)
     traces = [
-        _class_bars("after the field", REFINED, classes, shown, refined.iou, ".3f"),
-        _class_bars("before", FRONT, classes, shown, front.iou, ".3f"),
+        class_bars("after the field", REFINED, classes, shown, refined.iou, ".3f"),
+        class_bars("before", FRONT, classes, shown, front.iou, ".3f"),
     ]
-    return _by_class("iou", "IoU by class, before and after the field", traces, {"range": [0, 1]})
+    return by_class("iou", "IoU by class, before and after the field", traces, {"range": [0, 1]})
 
 
 def _area_by_class(refined: Counts, classes: Sequence[str]) -> Figure:
     predicted = refined.tp + refined.fp
-    shown = _leading(predicted + refined.truth > 0, refined.truth)
+    shown = leading(predicted + refined.truth > 0, refined.truth)
     total = refined.truth.sum()
     traces = [
-        _class_bars("masks", REFINED, classes, shown, predicted / total, ".2%"),
-        _class_bars("truth", FRONT, classes, shown, refined.truth / total, ".2%"),
+        class_bars("masks", REFINED, classes, shown, predicted / total, ".2%"),
+        class_bars("truth", FRONT, classes, shown, refined.truth / total, ".2%"),
     ]
-    return _by_class("area", "Area by class, in masks and in truth", traces, {"tickformat": ".0%"})
+    return by_class("area", "Area by class, in masks and in truth", traces, {"tickformat": ".0%"})
 
 
 def _images_by_class(images_with: np.ndarray, classes: Sequence[str]) -> Figure:
-    shown = _leading(images_with > 0, images_with)
-    traces = [_class_bars("images", REFINED, classes, shown, images_with, ",d")]
-    return _by_class("images", "Images that hold a class", traces, _whole_ticks(int(images_with.max())))
+    shown = leading(images_with > 0, images_with)
+    traces = [class_bars("images", REFINED, classes, shown, images_with, ",d")]
+    return by_class("images", "Images that hold a class", traces, _whole_ticks(int(images_with.max())))
 
 
 def _miou_by_image(front: np.ndarray, refined: np.ndarray) -> Figure:
-    figure = _histogram("miou", "mIoU by image, before and after", refined, "mIoU of an image", ".2~f", (0, 1))
+    figure = histogram("miou", "mIoU by image, before and after", refined, "mIoU of an image", ".2~f", (0, 1))
     counts, edges = np.histogram(front, BINS, (0, 1))
     steps = {
         "type": "scatter",
@@ -89,7 +89,7 @@ def _miou_by_image(front: np.ndarray, refined: np.ndarray) -> Figure:
     return figure._replace(data=[*figure.data, steps], layout=figure.layout | {"showlegend": True})
 
 
-def _histogram(
+def histogram(
     name: str, title: str, values: np.ndarray, axis: str, tick: str, span: tuple[float, float] | None = None
 ) -> Figure:
     """Counted here, so that the page stays small whatever the number of images."""
@@ -120,7 +120,7 @@ def _whole_ticks(largest: int) -> Json:
     return {"dtick": 1} if largest <= 5 else {"tickformat": ",d"}
 
 
-def _by_class(name: str, title: str, traces: list[Json], axis: Json) -> Figure:
+def by_class(name: str, title: str, traces: list[Json], axis: Json) -> Figure:
     """Horizontal bars, the first class on top."""
     layout = {
         "height": 70 + len(traces[0]["y"]) * (14 + 10 * len(traces)),
@@ -141,9 +141,10 @@ def _by_class(name: str, title: str, traces: list[Json], axis: Json) -> Figure:
     return Figure(name, title, traces, layout)
 
 
-def _class_bars(
+def class_bars(
     name: str, colour: str, classes: Sequence[str], shown: np.ndarray, values: np.ndarray, tick: str
 ) -> Json:
+    """One bar a class of those shown, in their order."""
     return {
         "type": "bar",
         "orientation": "h",
@@ -157,7 +158,7 @@ def _class_bars(
     }
 
 
-def _leading(present: np.ndarray, values: np.ndarray) -> np.ndarray:
+def leading(present: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The classes that are present, the largest value first, at most MOST_CLASSES of them."""
     order = np.argsort(-np.where(present, values, -np.inf), kind="stable")
     return order[: min(int(present.sum()), MOST_CLASSES)]

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from pipeline import plan, recipes, report, storage, weights
+from pipeline import kept, plan, recipes, report, storage, weights
 from pipeline.config import LabelJob
 from pipeline.plan import Shard
 from pipeline.recipes import RecipeDocument
@@ -19,6 +19,7 @@ class Prepared(NamedTuple):
     pending: list[Shard]
     runs: list[str]  # that are to be reported on: those with open shards, and the newest if it has no report
     newest: str | None
+    scores: kept.Source | None = None  # where score maps may lie that make the network superfluous
 
 
 def prepare(job: LabelJob) -> Prepared:
@@ -44,8 +45,10 @@ def resume(job: LabelJob) -> Prepared:
 
 
 def _prepared(job: LabelJob, document: RecipeDocument, loaded: Weights, planned: str | None) -> Prepared:
-    planned_runs = plan.runs(job.output, document.fingerprint)
-    pending = plan.pending(job.output, document.fingerprint)
+    every = plan.runs(job.output, document.fingerprint)
+    # An archive that is labelled anew goes by waves of its own, which a nightly run overtakes.
+    planned_runs = [run for run in every if plan.origin(job.output, document.fingerprint, run) is None]
+    pending = plan.pending(job.output, document.fingerprint, planned_runs)
     runs = {shard.run for shard in pending}
     newest = planned_runs[-1] if planned_runs else None
     if newest is not None and not storage.exists(report.page(job.output, document.fingerprint, newest)):

@@ -1,7 +1,7 @@
 """What made the masks: one document a recipe, and the one that readers should take.
 
 OUT/recipes/<fingerprint>.json
-OUT/current.json
+OUT/current.json     and those that were current before it, the latest first
 """
 
 import json
@@ -33,6 +33,7 @@ class RecipeDocument(BaseModel):
     palette: Palette | None = None
     versions: dict[str, str]
     created: datetime
+    scores_fingerprint: str | None = None  # recipes that share it make the same score maps
 
 
 def document(recipe: Recipe, weights: Weights) -> RecipeDocument:
@@ -53,24 +54,25 @@ def document(recipe: Recipe, weights: Weights) -> RecipeDocument:
         palette=weights.palette,
         versions=versions,
         created=datetime.now(UTC),
+        scores_fingerprint=recipe.scores_fingerprint(weights.sha256),
     )
 
 
 def write_document(output: str, recipe: RecipeDocument) -> None:
     """Writes the document unless it is there already."""
-    storage.put_if_absent(_location(output, recipe.fingerprint), recipe.model_dump_json(indent=1).encode())
+    storage.put_if_absent(location(output, recipe.fingerprint), recipe.model_dump_json(indent=1).encode())
 
 
 def read_document(output: str, fingerprint: str) -> RecipeDocument:
     """The document of a recipe. Raises ConfigError with those that there are."""
     try:
-        return RecipeDocument.model_validate_json(storage.read(_location(output, fingerprint)))
+        return RecipeDocument.model_validate_json(storage.read(location(output, fingerprint)))
     except AbsentError as error:
         raise ConfigError(
             f"no recipe {fingerprint!r} in {output}; there is {', '.join(known(output)) or 'none'}"
         ) from error
     except ValidationError as error:
-        raise ConfigError(f"{_location(output, fingerprint)} is broken: {error.errors()[0]['msg']}") from error
+        raise ConfigError(f"{location(output, fingerprint)} is broken: {error.errors()[0]['msg']}") from error
 
 
 def known(output: str) -> list[str]:
@@ -83,7 +85,7 @@ def known(output: str) -> list[str]:
 def current(output: str) -> str:
     """The fingerprint of the recipe that readers should take. Raises ConfigError where nothing is labelled yet."""
     try:
-        return json.loads(storage.read(_current(output)))["recipe"]
+        return json.loads(storage.read(current_location(output)))["recipe"]
     except AbsentError:
         recipes = known(output)
         if len(recipes) == 1:
@@ -94,12 +96,14 @@ def current(output: str) -> str:
 
 def set_current_if_absent(output: str, fingerprint: str) -> None:
     """Makes the output's first recipe the current one; a later one has to be chosen."""
-    storage.put_if_absent(_current(output), json.dumps({"recipe": fingerprint}).encode())
+    storage.put_if_absent(current_location(output), json.dumps({"recipe": fingerprint}).encode())
 
 
-def _current(output: str) -> str:
+def current_location(output: str) -> str:
+    """Where it is written which recipe is the current one."""
     return storage.join(output, "current.json")
 
 
-def _location(output: str, fingerprint: str) -> str:
+def location(output: str, fingerprint: str) -> str:
+    """Where a recipe's document lies."""
     return storage.join(output, "recipes", f"{fingerprint}.json")

@@ -97,11 +97,11 @@ def write_report(output: str, fingerprint: str, run: str, prices: Prices | None 
     tally, leaders = Tally(len(document.classes)), Leaders()
     storage.put(storage.join(place, "per_image.parquet"), _per_image(output, fingerprint, run, tally, leaders))
     by_class = per_class(tally, document.classes)
-    storage.put(storage.join(place, "per_class.parquet"), _parquet(by_class))
+    storage.put(storage.join(place, "per_class.parquet"), parquet(by_class))
     place_of_summary = storage.join(place, "summary.parquet")
     prices = prices or _earlier_prices(place_of_summary)
     summary = summarize(tally, fingerprint, run, page(output, fingerprint, run), prices)
-    storage.put(place_of_summary, _parquet(_one_row(summary)))
+    storage.put(place_of_summary, parquet(one_row(summary)))
     cards = _cards(output, fingerprint, run, leaders.picks())
     storage.put(summary.report, _page(summary, document, tally, by_class, cards))
     return summary
@@ -109,7 +109,12 @@ def write_report(output: str, fingerprint: str, run: str, prices: Prices | None 
 
 def read_per_class(output: str, fingerprint: str, run: str) -> pa.Table:
     """The table of CLASS_SCHEMA that `write_report` wrote."""
-    return pq.read_table(io.BytesIO(storage.read(storage.join(folder(output, fingerprint, run), "per_class.parquet"))))
+    return read_table(storage.join(folder(output, fingerprint, run), "per_class.parquet"))
+
+
+def read_table(location: str) -> pa.Table:
+    """A table of a report."""
+    return pq.read_table(io.BytesIO(storage.read(location)))
 
 
 def per_class(tally: Tally, classes: Iterable[str]) -> pa.Table:
@@ -197,14 +202,15 @@ def _per_image(output: str, fingerprint: str, run: str, tally: Tally, leaders: L
     return out.getvalue()
 
 
-def _parquet(table: pa.Table) -> bytes:
+def parquet(table: pa.Table) -> bytes:
+    """The table as a Parquet file."""
     out = io.BytesIO()
     pq.write_table(table, out, compression="zstd")
     return out.getvalue()
 
 
-def _one_row(summary: Summary) -> pa.Table:
-    """The summary as a table; the types do not depend on which means there are."""
+def one_row(summary: BaseModel) -> pa.Table:
+    """A summary as a table; the types do not depend on which means there are."""
     kinds: dict[Any, pa.DataType] = {int: pa.int64(), float | None: pa.float64()}
     kinds |= dict.fromkeys((str, str | None), pa.string())
 
@@ -212,7 +218,7 @@ def _one_row(summary: Summary) -> pa.Table:
         return [pa.field(name, kinds[field.annotation]) for name, field in model.model_fields.items()]
 
     kinds |= {Cost: pa.struct(fields(Cost)), Prices | None: pa.struct(fields(Prices))}
-    return pa.Table.from_pylist([summary.model_dump()], pa.schema(fields(Summary)))
+    return pa.Table.from_pylist([summary.model_dump()], pa.schema(fields(type(summary))))
 
 
 def _cards(output: str, fingerprint: str, run: str, picks: list[Pick]) -> dict[str, list[Card]]:

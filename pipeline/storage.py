@@ -27,7 +27,7 @@ EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "hf": "hf"} | dict
 )
 STALE_SECONDS = 3600
 T = TypeVar("T")
-_IN_OUTPUT = re.compile(r"^(.*)/(?:(?:masks|plans|reports)/recipe=[^/]*/.*|recipes/[0-9a-f]{16}\.json)$")
+_IN_OUTPUT = re.compile(r"^(.*)/(?:(?:masks|plans|reports|scores)/recipe=[^/]*/.*|recipes/[0-9a-f]{16}\.json)$")
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+)://")
 # "user:password@" before the host; Azure's "container@account" is none.
 _USER = re.compile(r"^(?!abfss?:|az:|adl:)[^/]*://[^/]*@")
@@ -225,6 +225,15 @@ def walk(folder: str) -> Iterator[Entry]:
         yield from _walk_s3(fs, path, folder)
     else:
         yield from _walk_folders(fs, path, folder)
+
+
+def delete(location: str) -> None:
+    """Removes an object, or a folder with all that is in it; nothing where there is none."""
+    fs, path = filesystem(location)
+    try:
+        _retried(lambda: fs.rm(path, recursive=True), "delete", location)
+    except AbsentError:
+        return
 
 
 def sweep(output: str) -> None:

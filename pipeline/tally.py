@@ -119,16 +119,16 @@ def _pixels(column: pa.ChunkedArray, classes: int) -> Matched:
 def image_table(rows: pa.Table, matched: dict[str, Matched]) -> pa.Table:
     """The rows as a table of IMAGE_SCHEMA, with every image's own measures in place of its counts."""
     measured = {
-        "miou": _miou(matched["refined"]),
-        "miou_front": _miou(matched["front"]),
-        "boundary_miou": _miou(matched["boundary"]),
+        "miou": mious(matched["refined"]),
+        "miou_front": mious(matched["front"]),
+        "boundary_miou": mious(matched["boundary"]),
         "pixel_accuracy": _accuracy(matched["refined"]),
     }
     columns = [measured[name] if name in measured else rows[name] for name in IMAGE_SCHEMA.names]
     return pa.table(columns, schema=IMAGE_SCHEMA)
 
 
-def _miou(matched: Matched) -> pa.Array:
+def mious(matched: Matched) -> pa.Array:
     """Each row's mean IoU over the classes in its truth: float64 [N], null without truth."""
     tp, fp, fn = matched.pixels
     present = tp + fn > 0

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import ray
 
-from pipeline import masks
+from pipeline import kept, masks
 from pipeline.config import Evaluation, Recipe
 from pipeline.label import Scored, refine_image
 from pipeline.masks import Row
@@ -12,12 +12,15 @@ from pipeline.sources import ImageRef
 from pipeline.stopwatch import Stopwatch
 from workers.metrics import Counters, Labels
 
+SCORES = "scores"  # beside the columns of a row, where they are kept
+
 
 class Target(NamedTuple):
-    """Where shards go."""
+    """Where shards go, and whether their scores go there too."""
 
     output: str
     fingerprint: str
+    keep_scores: bool = False
 
 
 class Committed(NamedTuple):
@@ -41,6 +44,8 @@ class RefinerWorker:
     def refine(self, images: list[tuple[ImageRef, int]], *scored: Scored) -> tuple[Any, ...]:
         """The status of the row of each (image, shard), then the rows, as separate objects."""
         rows = [self._row(ref, scores, shard) for (ref, shard), scores in zip(images, scored, strict=True)]
+        if self._target.keep_scores:
+            rows = [row | {SCORES: kept.cell(scores)} for row, scores in zip(rows, scored, strict=True)]
         return ([row["status"] for row in rows], *rows)
 
     def _row(self, ref: ImageRef, scored: Scored, shard: int) -> Row:
@@ -50,7 +55,7 @@ class RefinerWorker:
         return row
 
     def commit(self, run: str, shard: int, rows: "list[Row | ray.ObjectRef]") -> Committed:
-        """Writes the shard by one conditional put, unless a row is gone."""
+        """Writes the shard by one conditional put, unless a row is gone; scores that are kept go before it."""
         watch = Stopwatch()
         whole: list[Row] = []
         lost: list[int] = []
@@ -61,7 +66,15 @@ class RefinerWorker:
                 lost.append(position)
         if lost:
             return Committed(False, lost)
-        written = masks.write_shard(*self._target, run, shard, whole)
+        output, fingerprint, keep_scores = self._target
+        if keep_scores:
+            cells = [
+                {"row": position, "image_id": row["image_id"], **row[SCORES]}
+                for position, row in enumerate(whole)
+                if SCORES in row
+            ]
+            kept.write_shard(output, fingerprint, run, shard, cells)
+        written = masks.write_shard(output, fingerprint, run, shard, whole)
         watch.lap("commit")
         self._counters.add_laps(watch)
         return Committed(written, [])

@@ -6,7 +6,7 @@ from typing import Any
 
 import ray
 
-from pipeline.config import LabelJob
+from pipeline.config import Job
 from pipeline.prepare import Prepared
 from workers import cluster, rules
 from workers.cluster import WORKER_ENVIRONMENT, Resources
@@ -20,12 +20,15 @@ from workers.rules import Load, Sizes
 
 
 @contextmanager
-def dispatcher(job: LabelJob, prepared: Prepared, resources: Resources) -> Iterator[Dispatcher]:
-    """A dispatcher over pools that fit the cluster; the weights travel to the front ends once, as an object."""
+def dispatcher(job: Job, prepared: Prepared, resources: Resources) -> Iterator[Dispatcher]:
+    """A dispatcher over pools that fit the cluster; the weights travel to the front ends once, as an object.
+
+    With a source of kept scores the front ends read those that are there.
+    """
     asks = rules.asks(resources.cpus, resources.gpus, job.execution)
     on_gpus = asks.front_end_gpus > 0
     data = ray.put(prepared.weights.data)
-    target = Target(job.output, prepared.recipe.fingerprint)
+    target = Target(job.output, prepared.recipe.fingerprint, job.execution.keep_scores)
     labels = Labels(prepared.recipe.fingerprint, prepared.newest or "")
     journal = Journal(labels, sum(shard.images for shard in prepared.pending))
     front_end = actor(
@@ -36,7 +39,7 @@ def dispatcher(job: LabelJob, prepared: Prepared, resources: Resources) -> Itera
         scheduling_strategy="SPREAD",  # they ask for so little that Ray would put them all on one node
     )
     refiner = actor(RefinerWorker, num_cpus=asks.refiner_cpus)
-    front_ends = Pool("front end", lambda: front_end.remote(job.recipe, data, labels))
+    front_ends = Pool("front end", lambda: front_end.remote(job.recipe, data, labels, prepared.scores))
     refiners = Pool("back end", lambda: refiner.remote(job.recipe, job.evaluation, target, labels))
 
     def sizing(load: Load) -> Sizes:

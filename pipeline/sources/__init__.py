@@ -5,7 +5,7 @@ entries take a few hundred megabytes. One file a layout; ``list_images`` picks i
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import islice, starmap
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -32,6 +32,14 @@ REF_SCHEMA = pa.schema(
 )
 
 
+class Origin(NamedTuple):
+    """Where the row of an image is that is labelled anew, among those of the recipe before."""
+
+    run: str
+    shard: int
+    row: int  # in its shard
+
+
 class ImageRef(NamedTuple):
     """Where one image and its truth are; one row of REF_SCHEMA."""
 
@@ -42,6 +50,7 @@ class ImageRef(NamedTuple):
     bytes: int | None
     truth_uri: str | None
     truth_part: str | None
+    origin: Origin | None = None  # of the plan that an archive is labelled anew by
 
 
 def list_images(source: Source, exclude: str | None = None) -> pa.Table:
@@ -129,4 +138,4 @@ def batched_table(rows: Iterable[tuple], schema: pa.Schema) -> pa.Table:
 def refs(table: pa.Table) -> Iterator[ImageRef]:
     """The table's rows, a batch at a time."""
     for batch in table.select(REF_SCHEMA.names).to_batches(max_chunksize=BATCH):
-        yield from map(ImageRef._make, zip(*(column.to_pylist() for column in batch.columns), strict=True))
+        yield from starmap(ImageRef, zip(*(column.to_pylist() for column in batch.columns), strict=True))

@@ -29,7 +29,7 @@ def test_a_job_needs_two_lines(tmp_path: Path) -> None:
 
 def test_a_job_needs_no_file() -> None:
     assert load_job(None, {"source": {"location": "a"}, "output": "b"}).source.location == "a"
-    with pytest.raises(ConfigError, match=r"^the command line: 'source' is missing; the command line: 'output' is"):
+    with pytest.raises(ConfigError, match=r"^the command line: 'output' is missing; the command line: 'source' is"):
         load_job(None, {})
 
 
