@@ -6,6 +6,7 @@ import typer
 
 from flows.commands.export import export
 from flows.commands.label import demo, evaluate, label, show
+from flows.commands.serve import serve
 from flows.commands.train import train
 from flows.commands.weights import convert, models
 
@@ -15,7 +16,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (label, evaluate, show, export, train, demo, convert, models):
+for command in (label, evaluate, show, export, serve, train, demo, convert, models):
     app.command()(command)
 
 

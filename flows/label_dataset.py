@@ -10,7 +10,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import artifacts, display, run_log
 from flows.display import counted
-from flows.outcome import Outcome, RedRun, nothing_new
+from flows.outcome import Outcome, RedRun, TooManyFailed, nothing_new
 from pipeline import masks, plan, recipes, storage
 from pipeline.config import LabelJob
 from pipeline.errors import DensemaskError
@@ -33,7 +33,7 @@ POLL_SECONDS = 0.25
 def label_dataset(job: LabelJob, planned: bool = False) -> Outcome:
     """Labels the job's source. ``planned``: the caller has listed and planned it a moment ago.
 
-    Raises RedRun where rows are missing or more than max_failure_rate of a run's images have failed.
+    Raises RedRun where rows are missing, TooManyFailed where more than max_failure_rate of a run's images have failed.
     """
     run_log.guard()
     started = time.monotonic()
@@ -153,6 +153,6 @@ def _raise_if_red(job: LabelJob, outcome: Outcome, summaries: list[Summary], err
     for summary in summaries:
         if summary.failed > limit * summary.images:
             rate = f"{summary.failed} of {summary.images} images failed ({summary.failed / summary.images:.1%})"
-            raise RedRun(
+            raise TooManyFailed(
                 f"{rate}, more than max_failure_rate = {limit:.1%}; the reasons are in {summary.report}", outcome
             )

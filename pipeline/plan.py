@@ -8,6 +8,7 @@ name through its claim and on its content through its plan, one conditional put 
 """
 
 import io
+from collections.abc import Sequence
 from datetime import date
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ from pipeline.sources import REF_SCHEMA, ImageRef, refs
 
 PLAN_SCHEMA = REF_SCHEMA.append(pa.field("shard", pa.int32()))
 _KEY = ("uri", "part", "etag")
+_IDENTITY = ["image_id", "uri"]
+_SOURCE = b"densemask.source"
 
 
 class Shard(NamedTuple):
@@ -32,25 +35,38 @@ class Shard(NamedTuple):
     images: int
 
 
-def add_run(output: str, fingerprint: str, listing: pa.Table, shard_size: int, today: date) -> str | None:
-    """Plans the listing's images that have no plan yet; the name of the run, or None where there is nothing new."""
+class Changes(NamedTuple):
+    """What a listing holds against all that was planned before it."""
+
+    new: int
+    changed: int  # known images with another etag
+    gone: pa.Table  # image_id, uri: what earlier listings of the same source held and this one does not
+
+
+def add_run(
+    output: str, fingerprint: str, listing: pa.Table, shard_size: int, today: date, source: str = ""
+) -> str | None:
+    """Plans the listing's images that have no plan yet; the name of the run, or None where there is nothing new.
+
+    ``source`` says what was listed; images can only be gone from where they once were.
+    """
     while True:
         planned = runs(output, fingerprint)
         new = unplanned(listing, [_read(output, fingerprint, run, list(_KEY)) for run in planned])
         if new.num_rows == 0:
             return None
         run = _claimed_name(output, fingerprint, len(planned) + 1, today)
-        if storage.put_if_absent(_location(output, fingerprint, run), encode(new, shard_size)):
+        if storage.put_if_absent(_location(output, fingerprint, run), encode(new, shard_size, source)):
             return run
 
 
 def unplanned(listing: pa.Table, plans: list[pa.Table]) -> pa.Table:
     """The listing's images that are in no plan, each once, in the order of their location."""
     listing = listing.sort_by([("uri", "ascending"), ("part", "ascending")])
-    keys = _keys(listing)
+    keys = row_keys(listing)
     if plans:
         known = pa.concat_tables([plan.select(_KEY) for plan in plans])
-        fresh = pc.invert(pc.is_in(keys, value_set=_keys(known)))
+        fresh = pc.invert(pc.is_in(keys, value_set=row_keys(known)))
         listing, keys = listing.filter(fresh), keys.filter(fresh)
     if len(keys) > 1:
         repeated = pc.equal(keys.slice(1), keys.slice(0, len(keys) - 1))
@@ -58,18 +74,35 @@ def unplanned(listing: pa.Table, plans: list[pa.Table]) -> pa.Table:
     return listing
 
 
-def _keys(table: pa.Table) -> pa.Array:
-    """One string an image, the same only for the same bytes."""
-    columns = [table[name].cast(pa.large_string()) for name in _KEY]
+def row_keys(table: pa.Table, names: Sequence[str] = _KEY) -> pa.Array:
+    """One string an image, the same only for the same values; by default, only for the same bytes."""
+    columns = [table[name].cast(pa.large_string()) for name in names]
     joined = pc.binary_join_element_wise(*columns, pa.scalar("\n", pa.large_string()))
     return joined.combine_chunks()
 
 
-def encode(images: pa.Table, shard_size: int) -> bytes:
+def changes(output: str, fingerprint: str, listing: pa.Table, source: str) -> Changes:
+    """How the listing of the source differs from the recipe's plans; an image is known by its place and its id."""
+    columns = list(dict.fromkeys((*_IDENTITY, *_KEY)))
+    plans = [_read(output, fingerprint, run, columns) for run in runs(output, fingerprint)]
+    fresh = unplanned(listing, plans)
+    if not plans:
+        return Changes(fresh.num_rows, 0, listing.select(_IDENTITY).slice(0, 0))
+    planned = pa.concat_tables(plans)
+    changed = pc.sum(pc.is_in(row_keys(fresh, _IDENTITY), value_set=row_keys(planned, _IDENTITY))).as_py() or 0
+    same = [plan.select(_IDENTITY) for plan in plans if (plan.schema.metadata or {}).get(_SOURCE) == source.encode()]
+    held = pa.concat_tables([*same, listing.select(_IDENTITY).slice(0, 0)], promote_options="default")
+    there = pc.is_in(row_keys(held, _IDENTITY), value_set=row_keys(listing, _IDENTITY))
+    gone = held.filter(pc.invert(there)).group_by(_IDENTITY).aggregate([])
+    return Changes(fresh.num_rows - changed, changed, gone.sort_by("uri"))
+
+
+def encode(images: pa.Table, shard_size: int, source: str = "") -> bytes:
     """The plan as a Parquet file whose k-th row group is shard k."""
     shard = pa.array(np.arange(images.num_rows, dtype=np.int32))
     table = images.append_column("shard", pc.divide(shard, pa.scalar(shard_size, pa.int32()))).cast(PLAN_SCHEMA)
     out = io.BytesIO()
+    table = table.replace_schema_metadata({_SOURCE: source.encode()})
     pq.write_table(table, out, compression="ZSTD", row_group_size=shard_size)
     return out.getvalue()
 

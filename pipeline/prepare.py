@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from pipeline import plan, recipes, report, storage, weights
 from pipeline.config import LabelJob
-from pipeline.plan import Shard
+from pipeline.plan import Changes, Shard
 from pipeline.recipes import RecipeDocument
-from pipeline.sources import list_images
+from pipeline.sources import list_images, named
 from pipeline.weights import Weights
 
 
@@ -19,6 +19,7 @@ class Prepared(NamedTuple):
     pending: list[Shard]
     runs: list[str]  # that are to be reported on: those with open shards, and the newest if it has no report
     newest: str | None
+    changes: Changes | None  # None where nothing was listed
 
 
 def prepare(job: LabelJob) -> Prepared:
@@ -32,8 +33,10 @@ def prepare(job: LabelJob) -> Prepared:
     storage.sweep(job.output)
     recipes.write_document(job.output, document)
     today = datetime.now(UTC).date()
-    planned = plan.add_run(job.output, document.fingerprint, listing, job.execution.shard_size, today)
-    return _prepared(job, document, loaded, planned)
+    source = named(job.source)
+    changes = plan.changes(job.output, document.fingerprint, listing, source)
+    planned = plan.add_run(job.output, document.fingerprint, listing, job.execution.shard_size, today, source)
+    return _prepared(job, document, loaded, planned)._replace(changes=changes)
 
 
 def resume(job: LabelJob) -> Prepared:
@@ -50,7 +53,7 @@ def _prepared(job: LabelJob, document: RecipeDocument, loaded: Weights, planned:
     newest = planned_runs[-1] if planned_runs else None
     if newest is not None and not storage.exists(report.page(job.output, document.fingerprint, newest)):
         runs.add(newest)
-    return Prepared(document, loaded, _ordered(pending, planned), sorted(runs), newest)
+    return Prepared(document, loaded, _ordered(pending, planned), sorted(runs), newest, None)
 
 
 def _ordered(pending: list[Shard], planned: str | None) -> list[Shard]:

@@ -118,6 +118,7 @@ def test_every_class_has_a_row(measured: Labelled) -> None:
     assert rows[4] == {
         "class_id": 4, "name": "never seen", "iou": None, "iou_front": None, "boundary_iou": None, "accuracy": None,
         "accuracy_front": None, "truth_pixels": 0, "predicted_pixels": 0, "images": 0,
+        "area": 0.0,
     }  # fmt: skip
     assert rows[0]["images"] == 8
 
