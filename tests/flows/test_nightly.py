@@ -17,9 +17,12 @@ import fsspec
 import psutil
 import pytest
 import yaml
+from prefect.logging import disable_run_logger
 
+from flows.label_nightly import Tries
+from flows.outcome import Outcome, TooManyFailed
 from flows.serving import Nightly, check
-from pipeline.errors import DensemaskError
+from pipeline.errors import AbsentError, ConfigError, DeniedError, DensemaskError, StorageError
 from tests.flows.conftest import (
     BIN,
     free_port,
@@ -34,6 +37,10 @@ from tests.s3 import S3
 
 AUTOMATIONS = Path(__file__).resolve().parents[2] / "deploy" / "automations"
 EVERY_12_SECONDS = "* * * * * */12"  # a sixth field: nobody labels by it, but no test waits for the minute
+OUTCOME = Outcome(
+    recipe="", run=None, images=1, ok=0, failed=1, shards=1, seconds=1, images_per_s=1, steady_images_per_s=None,
+    miou=None, classes=None, report=None,
+)  # fmt: skip
 SLEEPER = """
 import sys, time
 from prefect import flow
@@ -74,6 +81,42 @@ def test_what_cannot_be_served_is_said_before_anything_starts(
     assert check(nightly).job == str(tmp_path / "job.yaml")
     with pytest.raises(DensemaskError, match=message):
         check(nightly._replace(**asked_for))
+
+
+def failing(errors: list[Exception]) -> Callable[[], str]:
+    """A step that fails with one error after another, then succeeds."""
+
+    def step() -> str:
+        if errors:
+            raise errors.pop(0)
+        return "done"
+
+    return step
+
+
+def tries(retries: int, seconds: float = 100) -> Tries:
+    return Tries(retries, 0.01, time.monotonic() + seconds, seconds / 3600)
+
+
+def test_a_failure_that_may_pass_is_tried_again() -> None:
+    with disable_run_logger():
+        assert tries(2)(failing([StorageError("no answer"), RuntimeError("a cluster went away")])) == "done"
+        with pytest.raises(StorageError, match="third"):
+            tries(2)(failing([StorageError("first"), StorageError("second"), StorageError("third")]))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ConfigError("wrong"), AbsentError("gone"), DeniedError("no"), TimeoutError(), TooManyFailed("bad", OUTCOME)],
+)
+def test_a_failure_that_will_not_pass_is_not_tried_again(error: Exception) -> None:
+    with disable_run_logger(), pytest.raises(type(error)):
+        tries(2)(failing([error]))
+
+
+def test_nothing_is_tried_again_past_the_time_limit() -> None:
+    with disable_run_logger(), pytest.raises(StorageError, match="first"):
+        tries(2, 0)(failing([StorageError("first")]))
 
 
 @pytest.fixture
