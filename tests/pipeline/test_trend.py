@@ -87,7 +87,7 @@ def test_there_are_no_shifts_before_there_are_enough_nights() -> None:
 def test_nights_of_another_recipe_and_nights_long_past_do_not_count() -> None:
     others = [one.model_copy(update={"recipe": "f" * 16}) for one in fortnight()]
     assert found(night(15, confidence=0.1), others) == {}
-    long_past = [night(1, confidence=0.1) for _ in range(14)]
+    long_past = [night(1, confidence=0.1) for _ in range(40)]
     assert found(night(15), [*long_past, *fortnight()]) == {}
 
 
