@@ -308,6 +308,8 @@ def _posted(url: str, content: dict[str, Any]) -> dict[str, Any]:
 def _until(condition: Callable[[], bool], process: "subprocess.Popen[str] | None" = None, seconds: float = 150) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert process is None or process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "it did not come to pass"
+        if time.monotonic() > deadline or (process is not None and process.poll() is not None):
+            if process is not None:
+                process.kill()
+            pytest.fail(f"it did not come to pass: {process.communicate() if process else ''}")
         time.sleep(0.2)
