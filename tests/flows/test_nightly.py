@@ -177,10 +177,10 @@ def test_every_night_by_its_schedule_over_the_whole_topology(
 
         def first_night() -> bool:
             used.update(worker.pid for worker in workers if _has_actor(worker.pid))
-            return len(_nights(bucket_folder)) == 1
+            return bool(_nights(bucket_folder))
 
         _until(first_night, serve)
-        (first,) = _nights(bucket_folder)
+        first = _nights(bucket_folder)[0]
         assert (first["images"], first["new"], first["failed"], first["gone"]) == (6, 6, 0, 0)
         assert first["golden_miou"] > 0 and first["golden_classes"] == 2
         assert used == {worker.pid for worker in workers}
@@ -209,6 +209,26 @@ def test_every_night_by_its_schedule_over_the_whole_topology(
     assert s3.environment()["AWS_SECRET_ACCESS_KEY"] not in json.dumps(runs)
     notes = asked(prefect_server, "artifacts", artifacts={"flow_run_id": {"any_": [run["id"] for run in ended]}})
     assert sum("images: 0, usually" in note["data"] for note in notes) >= 1
+
+
+def test_a_night_past_its_time_limit_is_red_and_has_its_record(
+    environment: dict[str, str], prefect_server: str, photographs: Path, tmp_path: Path
+) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text(json.dumps({"source": str(photographs), "output": str(tmp_path / "out")}))
+    script = f"from flows.label_nightly import label_nightly; label_nightly({str(job)!r}, time_limit_hours=0)"
+    env = environment | {"PREFECT_API_URL": prefect_server}
+    ended = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=120)
+
+    assert ended.returncode == 1
+    (record,) = (tmp_path / "out").glob("nights/*/night.json")
+    night = json.loads(record.read_text())
+    assert (night["images"], night["new"], night["reports"]) == (0, 24, [])
+    assert "over its time limit of 0 h; what is committed stays" in night["error"]
+    (run,) = asked(
+        prefect_server, "flow_runs", flows={"name": {"any_": ["label-nightly"]}}, sort="START_TIME_DESC", limit=1
+    )
+    assert run["state"]["type"] == "FAILED" and night["error"] in run["state"]["message"]
 
 
 def test_a_dead_run_is_failed_by_the_automation(
