@@ -1,5 +1,6 @@
 """What the Prefect dashboard shows of a run: progress, a mIoU table, a markdown report, overlays."""
 
+import html
 import time
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from prefect.artifacts import (
 )
 
 from flows.display import Shards, final_line, line
-from pipeline import cost, storage
+from pipeline import cost, storage, trend
 from pipeline.gallery import data_uri, overlays
 from pipeline.pages import number, percent
 from pipeline.picks import pick_extremes
 from pipeline.report import Summary, read_per_class
+from pipeline.trend import Night
 from workers.work import Progress
 
 UPDATE_SECONDS = 5.0
@@ -100,6 +102,39 @@ def markdown(summary: Summary) -> str:
         "",
         *([f"At {cost.price_list(prices)}, {million}.", ""] if million and prices else []),
         f"The whole report: [{summary.report}](<{link(summary.report)}>)",
+    ]
+    return "\n".join(lines)
+
+
+def publish_night(night: Night, page: str) -> None:
+    """Shows a night beside those before it."""
+    create_markdown_artifact(key="night", markdown=night_markdown(night, page), description=f"Night {night.night}")
+
+
+def night_markdown(night: Night, page: str) -> str:
+    """The night as a page of the dashboard."""
+    rows = [
+        ("images", f"{night.images}: {night.new} new, {night.altered} changed; {night.gone} gone"),
+        ("failed", f"{night.failed}"),
+        ("mIoU on the golden set", number(night.golden_miou)),
+        ("confidence", number(night.confidence)),
+        ("entropy", number(night.entropy)),
+        ("changed by the field", percent(night.changed)),
+    ]
+    shifts = [f"- **{html.escape(trend.words(shift))}**" for shift in night.shifts] or ["nothing"]
+    lines = [
+        f"# Night {night.night}",
+        f"recipe `{night.recipe}`" + (f"; ended red: {night.error}" if night.error else ""),
+        "",
+        "Shifted:",
+        "",
+        *shifts,
+        "",
+        "| measure | value |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in rows),
+        "",
+        f"The trend: `{page}`",
     ]
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ import typer
 from flows.commands.export import export
 from flows.commands.label import demo, evaluate, label, show
 from flows.commands.reprocess import promote, prune, reprocess
+from flows.commands.serve import serve
 from flows.commands.train import train
 from flows.commands.weights import convert, models
 
@@ -16,7 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (label, evaluate, show, export, reprocess, promote, prune, train, demo, convert, models):
+for command in (label, evaluate, show, export, serve, reprocess, promote, prune, train, demo, convert, models):
     app.command()(command)
 
 

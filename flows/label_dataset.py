@@ -10,8 +10,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import artifacts, display, run_log
 from flows.display import counted
-from flows.outcome import Outcome, RedRun, missing_rows, nothing_new
-from pipeline import masks, plan, recipes
+from flows.outcome import Outcome, RedRun, TooManyFailed, missing_rows, nothing_new
+from pipeline import masks, plan, recipes, storage
 from pipeline.config import Job, LabelJob
 from pipeline.plan import Shard
 from pipeline.prepare import Prepared, prepare, resume
@@ -32,7 +32,7 @@ POLL_SECONDS = 0.25
 def label_dataset(job: LabelJob, planned: bool = False) -> Outcome:
     """Labels the job's source. ``planned``: the caller has listed and planned it a moment ago.
 
-    Raises RedRun where rows are missing or more than max_failure_rate of a run's images have failed.
+    Raises RedRun where rows are missing, TooManyFailed where more than max_failure_rate of a run's images have failed.
     """
     run_log.guard()
     started = time.monotonic()
@@ -148,6 +148,6 @@ def _raise_if_red(job: LabelJob, outcome: Outcome, summaries: list[Summary], err
     for summary in summaries:
         if summary.failed > limit * summary.images:
             rate = f"{summary.failed} of {summary.images} images failed ({summary.failed / summary.images:.1%})"
-            raise RedRun(
+            raise TooManyFailed(
                 f"{rate}, more than max_failure_rate = {limit:.1%}; the reasons are in {summary.report}", outcome
             )

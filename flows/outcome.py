@@ -46,6 +46,10 @@ class RedRun(RunError):
         self.outcome = outcome
 
 
+class TooManyFailed(RedRun):
+    """Every row is there, but too many of a run's images have failed; a second try would change nothing."""
+
+
 def nothing_new(prepared: Prepared, seconds: float) -> Outcome:
     """The outcome where every image has its row."""
     return Outcome(

@@ -197,6 +197,33 @@ class Prices(Config):
     currency: str = Field("USD", min_length=1, max_length=8)
 
 
+class Floors(Config):
+    """The least spread that counts as usual, so that a quiet fortnight does not make every night a shift."""
+
+    images: float = Field(0.1, ge=0, description="A share of the usual number of images.")
+    failures: float = Field(0.005, ge=0, description="Of the share of images that fail.")
+    confidence: float = Field(0.01, ge=0)
+    entropy: float = Field(0.01, ge=0)
+    changed: float = Field(0.005, ge=0, description="Of the share of pixels that the field changes.")
+    golden_miou: float = Field(0.005, ge=0)
+    area: float = Field(0.01, ge=0, description="Of a class's share of an image.")
+
+
+class Trend(Config):
+    """What a night is held against, and what counts as a shift; has no part in the masks."""
+
+    nights: int = Field(14, ge=2, description="The last nights that a night is held against.")
+    at_least: int = Field(5, ge=2, description="With fewer nights of the same recipe there are no shifts.")
+    threshold: float = Field(5.0, gt=0, description="A shift is further from the median, in spreads.")
+    floors: Floors = Floors()
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> "Trend":
+        if self.at_least > self.nights:
+            raise ValueError(f"at_least = {self.at_least} is above nights = {self.nights}, so there would be no shifts")
+        return self
+
+
 class Job(Config):
     """What labelling needs to know, wherever its images come from."""
 
@@ -218,8 +245,10 @@ class LabelJob(Job):
     """One labelling of a dataset: the whole job file."""
 
     source: Source
+    golden: Source | None = Field(None, description="Images with truth, whose mIoU is followed night by night.")
+    trend: Trend = Trend()
 
-    @field_validator("source", mode="before")
+    @field_validator("source", "golden", mode="before")
     @classmethod
     def _by_location(cls, value: Any) -> Any:
         return {"location": value} if isinstance(value, str) else value

@@ -106,12 +106,14 @@ def refine_image(
     watch.lap("field")
     labels = images.enlarge_labels(refined, size)
     mask = images.encode_mask(labels, scored.palette)
+    present, pixels = np.unique(labels, return_counts=True)
     row = masks.failed_row(ref.image_id, ref.uri, ref.etag, shard, "ok", "") | {
         "error": None,
         "height": size[0],
         "width": size[1],
         "mask": {"bytes": mask, "path": masks.mask_path(ref.image_id)},
-        "labels": np.unique(labels).astype(np.int16),
+        "labels": present.astype(np.int16),
+        "areas": (pixels / labels.size).astype(np.float32),
         "confidence": float(after.probabilities.max(0).mean()),
         "entropy": _entropy(after.probabilities, classes),
         "changed": float((front != refined).mean()),

@@ -34,6 +34,7 @@ SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("mask", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
         ("labels", pa.list_(pa.int16())),
+        ("areas", pa.list_(pa.float32())),  # the share of the image that each of the labels takes
         ("confidence", pa.float32()),
         ("entropy", pa.float32()),
         ("changed", pa.float32()),

@@ -33,6 +33,8 @@ ORIGIN_COLUMNS = tuple(name for name, _ in _ORIGIN_FIELDS)
 REPROCESS_SCHEMA = pa.schema([*PLAN_SCHEMA, *_ORIGIN_FIELDS])
 _ORIGIN_RECIPE = b"densemask.origin"
 _KEY = ("uri", "part", "etag")
+_IDENTITY = ["image_id", "uri"]
+_SOURCE = b"densemask.source"
 
 
 class Shard(NamedTuple):
@@ -43,12 +45,28 @@ class Shard(NamedTuple):
     images: int
 
 
+class Changes(NamedTuple):
+    """What a listing holds against all that was planned before it."""
+
+    new: int
+    changed: int  # known images with another etag
+    gone: pa.Table  # image_id, uri: what earlier listings of the same source held and this one does not
+
+
 def add_run(
-    output: str, fingerprint: str, listing: pa.Table, shard_size: int, today: date, origin: str | None = None
+    output: str,
+    fingerprint: str,
+    listing: pa.Table,
+    shard_size: int,
+    today: date,
+    *,
+    source: str = "",
+    origin: str | None = None,
 ) -> str | None:
     """Plans the listing's images that have no plan yet; the name of the run, or None where there is nothing new.
 
-    ``origin``: the recipe that the listing is an archive of; then it has ORIGIN_COLUMNS too.
+    ``source`` says what was listed; images can only be gone from where they once were. ``origin``: the recipe that the
+    listing is an archive of; then it has ORIGIN_COLUMNS too.
     """
     while True:
         planned = runs(output, fingerprint)
@@ -56,24 +74,24 @@ def add_run(
         if new.num_rows == 0:
             return None
         run = _claimed_name(output, fingerprint, len(planned) + 1, today)
-        if storage.put_if_absent(_location(output, fingerprint, run), encode(new, shard_size, origin)):
+        if storage.put_if_absent(_location(output, fingerprint, run), encode(new, shard_size, source, origin)):
             return run
 
 
 def unplanned(listing: pa.Table, plans: list[pa.Table]) -> pa.Table:
     """The listing's images that are in no plan, each once, in the order of their location."""
     listing = listing.sort_by([("uri", "ascending"), ("part", "ascending")])
-    keys = _keys(listing)
+    keys = row_keys(listing)
     if plans:
         known = pa.concat_tables([plan.select(_KEY) for plan in plans])
-        fresh = pc.invert(pc.is_in(keys, value_set=_keys(known)))
+        fresh = pc.invert(pc.is_in(keys, value_set=row_keys(known)))
         listing, keys = listing.filter(fresh), keys.filter(fresh)
     return listing.filter(_first(keys))
 
 
 def first(images: pa.Table, names: Sequence[str]) -> pa.Array:
     """Which images, sorted by these columns, are the first that have their values."""
-    return _first(_keys(images, names))
+    return _first(row_keys(images, names))
 
 
 def _first(keys: pa.Array) -> pa.Array:
@@ -82,21 +100,37 @@ def _first(keys: pa.Array) -> pa.Array:
     return pa.concat_arrays([pa.array([True]), pc.not_equal(keys.slice(1), keys.slice(0, len(keys) - 1))])
 
 
-def _keys(table: pa.Table, names: Sequence[str] = _KEY) -> pa.Array:
-    """One string an image, the same only for the same bytes."""
+def row_keys(table: pa.Table, names: Sequence[str] = _KEY) -> pa.Array:
+    """One string an image, the same only for the same values; by default, only for the same bytes."""
     columns = [table[name].cast(pa.large_string()) for name in names]
     joined = pc.binary_join_element_wise(*columns, pa.scalar("\n", pa.large_string()))
     return joined.combine_chunks()
 
 
-def encode(images: pa.Table, shard_size: int, origin: str | None = None) -> bytes:
+def changes(output: str, fingerprint: str, listing: pa.Table, source: str) -> Changes:
+    """How the listing of the source differs from the recipe's plans; an image is known by its place and its id."""
+    columns = list(dict.fromkeys((*_IDENTITY, *_KEY)))
+    plans = [_read(output, fingerprint, run, columns) for run in runs(output, fingerprint)]
+    fresh = unplanned(listing, plans)
+    if not plans:
+        return Changes(fresh.num_rows, 0, listing.select(_IDENTITY).slice(0, 0))
+    planned = pa.concat_tables(plans)
+    changed = pc.sum(pc.is_in(row_keys(fresh, _IDENTITY), value_set=row_keys(planned, _IDENTITY))).as_py() or 0
+    same = [plan.select(_IDENTITY) for plan in plans if (plan.schema.metadata or {}).get(_SOURCE) == source.encode()]
+    held = pa.concat_tables([*same, listing.select(_IDENTITY).slice(0, 0)], promote_options="default")
+    there = pc.is_in(row_keys(held, _IDENTITY), value_set=row_keys(listing, _IDENTITY))
+    gone = held.filter(pc.invert(there)).group_by(_IDENTITY).aggregate([])
+    return Changes(fresh.num_rows - changed, changed, gone.sort_by("uri"))
+
+
+def encode(images: pa.Table, shard_size: int, source: str = "", origin: str | None = None) -> bytes:
     """The plan as a Parquet file whose k-th row group is shard k."""
-    schema = PLAN_SCHEMA
+    schema, metadata = PLAN_SCHEMA, {_SOURCE: source.encode()}
     if origin is not None:
-        schema = REPROCESS_SCHEMA.with_metadata({_ORIGIN_RECIPE: origin.encode()})
+        schema, metadata = REPROCESS_SCHEMA, {_ORIGIN_RECIPE: origin.encode()}
     shard = pa.array(np.arange(images.num_rows, dtype=np.int32))
     numbered = images.append_column("shard", pc.divide(shard, pa.scalar(shard_size, pa.int32())))
-    table = numbered.select(schema.names).cast(schema)
+    table = numbered.select(schema.names).cast(schema).replace_schema_metadata(metadata)
     out = io.BytesIO()
     pq.write_table(table, out, compression="ZSTD", row_group_size=shard_size)
     return out.getvalue()

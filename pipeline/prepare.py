@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from pipeline import kept, plan, recipes, report, storage, weights
 from pipeline.config import LabelJob
-from pipeline.plan import Shard
+from pipeline.plan import Changes, Shard
 from pipeline.recipes import RecipeDocument
-from pipeline.sources import list_images
+from pipeline.sources import list_images, named
 from pipeline.weights import Weights
 
 
@@ -19,6 +19,7 @@ class Prepared(NamedTuple):
     pending: list[Shard]
     runs: list[str]  # that are to be reported on: those with open shards, and the newest if it has no report
     newest: str | None
+    changes: Changes | None = None  # None where nothing was listed
     scores: kept.Source | None = None  # where score maps may lie that make the network superfluous
 
 
@@ -33,8 +34,10 @@ def prepare(job: LabelJob) -> Prepared:
     storage.sweep(job.output)
     recipes.write_document(job.output, document)
     today = datetime.now(UTC).date()
-    planned = plan.add_run(job.output, document.fingerprint, listing, job.execution.shard_size, today)
-    return _prepared(job, document, loaded, planned)
+    source = named(job.source)
+    changes = plan.changes(job.output, document.fingerprint, listing, source)
+    planned = plan.add_run(job.output, document.fingerprint, listing, job.execution.shard_size, today, source=source)
+    return _prepared(job, document, loaded, planned)._replace(changes=changes)
 
 
 def resume(job: LabelJob) -> Prepared:

@@ -34,6 +34,7 @@ _CLASS_FIELDS: list[tuple[str, pa.DataType]] = [
     ("truth_pixels", pa.int64()),
     ("predicted_pixels", pa.int64()),  # of the pixels that count in images with truth
     ("images", pa.int64()),  # whose mask holds the class, with truth or without
+    ("area", pa.float64()),  # the class's share of an image, mean over all masks
 ]
 CLASS_SCHEMA = pa.schema(_CLASS_FIELDS)
 ROW_GROUP = 50_000
@@ -117,6 +118,12 @@ def read_table(location: str) -> pa.Table:
     return pq.read_table(io.BytesIO(storage.read(location)))
 
 
+def read_summary(output: str, fingerprint: str, run: str) -> Summary:
+    """The summary that `write_report` wrote."""
+    place = storage.join(folder(output, fingerprint, run), "summary.parquet")
+    return Summary.model_validate(pq.read_table(io.BytesIO(storage.read(place))).to_pylist()[0])
+
+
 def per_class(tally: Tally, classes: Iterable[str]) -> pa.Table:
     """The table of CLASS_SCHEMA, a row a class."""
     refined, front, boundary = (tally.counts[name] for name in ("refined", "front", "boundary"))
@@ -132,6 +139,7 @@ def per_class(tally: Tally, classes: Iterable[str]) -> pa.Table:
         refined.truth,
         refined.tp + refined.fp,
         tally.images_with,
+        tally.areas,
     ]
     typed = zip(columns, CLASS_SCHEMA.types, strict=True)
     return pa.table([pa.array(column, kind, from_pandas=True) for column, kind in typed], schema=CLASS_SCHEMA)

@@ -15,8 +15,8 @@ from pipeline.prepare import Prepared
 from pipeline.recipes import RecipeDocument
 from pipeline.weights import Weights
 
-SETTINGS = ("recipe", "evaluation", "execution", "gate", "wave_shards")
-IGNORED = ("source", "output")  # of a job file, which may be the nightly run's own
+SETTINGS = ("recipe", "evaluation", "execution", "prices", "gate", "wave_shards")
+IGNORED = ("source", "output", "golden", "trend")  # of a job file, which may be the nightly run's own
 HINT = "it holds a recipe, or a job file's keys: " + ", ".join(SETTINGS)
 
 
@@ -78,7 +78,7 @@ def prepare(job: ReprocessJob) -> Archive:
     storage.sweep(job.output)
     recipes.write_document(job.output, document)
     today = datetime.now(UTC).date()
-    plan.add_run(job.output, document.fingerprint, listing, job.execution.shard_size, today, job.origin)
+    plan.add_run(job.output, document.fingerprint, listing, job.execution.shard_size, today, origin=job.origin)
     return resume(job)
 
 

@@ -27,7 +27,9 @@ EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "hf": "hf"} | dict
 )
 STALE_SECONDS = 3600
 T = TypeVar("T")
-_IN_OUTPUT = re.compile(r"^(.*)/(?:(?:masks|plans|reports|scores)/recipe=[^/]*/.*|recipes/[0-9a-f]{16}\.json)$")
+_IN_OUTPUT = re.compile(
+    r"^(.*)/(?:(?:masks|plans|reports|scores)/recipe=[^/]*/.*|nights/[^/]*/[^/]*|recipes/[0-9a-f]{16}\.json)$"
+)
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+)://")
 # "user:password@" before the host; Azure's "container@account" is none.
 _USER = re.compile(r"^(?!abfss?:|az:|adl:)[^/]*://[^/]*@")

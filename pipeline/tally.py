@@ -61,6 +61,8 @@ class Tally:
         self.counts = {name: Counts.zero(classes) for name in COUNTED}
         self.with_truth = 0
         self.images_with = np.zeros(classes, np.int64)  # images whose mask holds the class
+        self._areas = np.zeros(classes)  # the sum of the images' shares
+        self._with_areas = 0
         self.problems: list[dict[str, str]] = []  # failed images, and those whose truth could not be used
         self.problem_count = 0
         self._measures: dict[str, list[np.ndarray]] = {name: [] for name in MEASURES}
@@ -77,6 +79,7 @@ class Tally:
         self.statuses.update(map(str, rows["status"].to_pylist()))
         labels = pc.list_flatten(rows["labels"]).to_numpy()
         self.images_with += np.bincount(labels, minlength=classes)[:classes]
+        self._add_areas(rows, classes)
         problems = images.select(PROBLEM_COLUMNS).filter(pc.is_valid(images["error"]))
         self.problem_count += len(problems)
         self.problems += problems.slice(0, PROBLEMS_KEPT - len(self.problems)).to_pylist()
@@ -92,6 +95,19 @@ class Tally:
     def usage(self) -> Usage:
         """What an image took on average."""
         return Usage(**{name: total / count if count else None for name, (total, count) in self._used.items()})
+
+    def _add_areas(self, rows: pa.Table, classes: int) -> None:
+        if "areas" not in rows.column_names:  # rows of before there were any
+            return
+        measured = rows.filter(pc.is_valid(rows["areas"]))
+        labels, shares = (pc.list_flatten(measured[name]).to_numpy() for name in ("labels", "areas"))
+        self._areas += np.bincount(labels, weights=shares, minlength=classes)[:classes]
+        self._with_areas += len(measured)
+
+    @property
+    def areas(self) -> np.ndarray:
+        """Each class's share of an image, the mean over the images: float64 [C]; nan where no image has shares."""
+        return self._areas / self._with_areas if self._with_areas else np.full(len(self._areas), np.nan)
 
     def measure(self, name: str) -> np.ndarray:
         """One of MEASURES for the images that have it: float32 [N], in the order of the rows."""

@@ -97,6 +97,12 @@ def _check_secrets(table: pa.Table, location: str) -> None:
             )
 
 
+def named(source: Source) -> str:
+    """The source in words that stay the same while it is the same: its place, and its split where it has one."""
+    location = storage.public(storage.absolute(source.location))
+    return location if source.split is None else f"{location} (split {source.split})"
+
+
 def detect(location: str) -> str:
     """The layout of a location, by what lies there."""
     suffix = PurePosixPath(location).suffix.lower()

@@ -7,9 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,14 +85,33 @@ def metrics_port() -> int:
 @pytest.fixture(scope="session")
 def ray_head(environment: dict[str, str], metrics_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Ray cluster of one node with two logical cores."""
+    log = tmp_path_factory.mktemp("ray") / "log"
+    with running_ray_head(environment, log, f"--metrics-export-port={metrics_port}") as address:
+        yield address
+
+
+@contextmanager
+def running_ray_head(environment: dict[str, str], log: Path, *arguments: str) -> Iterator[str]:
+    """The address of a cluster whose head has two logical cores."""
     port = free_port()
-    folder = Path("/tmp") / f"ray-{os.getpid()}"  # Ray's sockets do not bear pytest's long paths
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # Ray's sockets do not bear pytest's long paths
+    head = ("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}", "--disable-usage-stats")
+    try:
+        with running_ray_node(environment, log, *head, "--num-cpus=2", *arguments):
+            yield f"127.0.0.1:{port}"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def running_ray_node(
+    environment: dict[str, str], log_file: Path, *arguments: str
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """``ray start`` on this machine, until it is no longer needed."""
     command = [
-        str(BIN / "ray"), "start", "--head", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=2",
-        "--include-dashboard=false", f"--temp-dir={folder}", "--disable-usage-stats", "--block",
-        f"--object-store-memory={256 * 2**20}", f"--metrics-export-port={metrics_port}",
+        str(BIN / "ray"), "start", "--node-ip-address=127.0.0.1", "--block",
+        f"--object-store-memory={256 * 2**20}", *arguments,
     ]  # fmt: skip
-    log_file = tmp_path_factory.mktemp("ray") / "log"
     with open(log_file, "wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
@@ -99,14 +120,13 @@ def ray_head(environment: dict[str, str], metrics_port: int, tmp_path_factory: p
             assert process.poll() is None, log_file.read_text()
             assert time.monotonic() < deadline, log_file.read_text()
             time.sleep(0.2)
-        yield f"127.0.0.1:{port}"
+        yield process
     finally:
         process.terminate()
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

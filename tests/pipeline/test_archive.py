@@ -78,12 +78,12 @@ def test_the_new_plan_says_where_each_old_row_is_and_leaves_out_what_the_new_rec
     images = archive.images(output, OLD).rename_columns(
         dict(zip(archive.PLACE_COLUMNS, plan.ORIGIN_COLUMNS, strict=True))
     )
-    run = plan.add_run(output, NEW, images, 2, DAY, OLD)
+    run = plan.add_run(output, NEW, images, 2, DAY, origin=OLD)
     assert run is not None
     refs = plan.read_shard(output, NEW, run, 0)
     assert [(ref.uri, ref.origin) for ref in refs] == [("/a", Origin(first, 0, 0)), ("/c", Origin(first, 1, 0))]
     assert [plan.origin(output, NEW, each) for each in plan.runs(output, NEW)] == [None, OLD]
-    assert plan.add_run(output, NEW, images, 2, DAY, OLD) is None
+    assert plan.add_run(output, NEW, images, 2, DAY, origin=OLD) is None
 
 
 def test_a_shard_is_in_the_same_wave_whichever_others_are_done() -> None:

@@ -30,6 +30,7 @@ COLUMNS = {
     "width": pa.int32(),
     "mask": pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
     "labels": pa.list_(pa.int16()),
+    "areas": pa.list_(pa.float32()),
     "confidence": pa.float32(),
     "entropy": pa.float32(),
     "changed": pa.float32(),

@@ -165,3 +165,24 @@ def test_a_run_that_died_is_taken_up_where_it_stood(store: str) -> None:
 
 def test_an_empty_output_has_no_runs(store: str) -> None:
     assert plan.runs(store, RECIPE) == [] and plan.pending(store, RECIPE) == []
+
+
+def test_changes_tell_new_from_changed_from_gone(store: str) -> None:
+    first = listing(("/set/a.jpg", "v1"), ("/set/b.jpg", "v1"), ("/set/c.jpg", "v1"))
+    assert plan.changes(store, RECIPE, first, "/set")[:2] == (3, 0)
+    plan.add_run(store, RECIPE, first, 2, TODAY, source="/set")
+
+    second = listing(("/set/a.jpg", "v1"), ("/set/b.jpg", "v2"), ("/set/d.jpg", "v1"))
+    new, changed, gone = plan.changes(store, RECIPE, second, "/set")
+    assert (new, changed, gone["uri"].to_pylist()) == (1, 1, ["/set/c.jpg"])
+
+    plan.add_run(store, RECIPE, second, 2, TODAY, source="/set")
+    new, changed, gone = plan.changes(store, RECIPE, second, "/set")
+    assert (new, changed, gone["uri"].to_pylist()) == (0, 0, ["/set/c.jpg"])
+    assert plan.changes(store, RECIPE, first, "/set").gone["uri"].to_pylist() == ["/set/d.jpg"]
+
+
+def test_nothing_is_gone_from_where_it_never_was(store: str) -> None:
+    plan.add_run(store, RECIPE, numbered(1, 2), 3, TODAY, source="/set")
+    new, changed, gone = plan.changes(store, RECIPE, listing(("/other/1.jpg", "v1")), "/other")
+    assert (new, changed, gone.num_rows) == (1, 0, 0)

@@ -118,8 +118,25 @@ def test_every_class_has_a_row(measured: Labelled) -> None:
     assert rows[4] == {
         "class_id": 4, "name": "never seen", "iou": None, "iou_front": None, "boundary_iou": None, "accuracy": None,
         "accuracy_front": None, "truth_pixels": 0, "predicted_pixels": 0, "images": 0,
+        "area": 0.0,
     }  # fmt: skip
     assert rows[0]["images"] == 8
+
+
+def test_every_class_has_its_share_of_an_image(measured: Labelled) -> None:
+    report.write_report(*measured.key)
+    rows = [row for part in masks.read_rows(*measured.key) for row in part.to_pylist() if row["status"] == "ok"]
+    found = [images.decode_mask(row["mask"]["bytes"]) for row in rows]
+    for row in table(measured, "per_class"):
+        assert row["area"] == pytest.approx(np.mean([(mask == row["class_id"]).mean() for mask in found]), abs=1e-6)
+
+
+def test_rows_of_before_there_were_areas_still_have_a_report(measured: Labelled) -> None:
+    for shard in masks.committed(*measured.key):
+        location = masks.shard_location(*measured.key, shard)
+        pq.write_table(pq.read_table(location, partitioning=None).drop_columns("areas"), location)
+    assert report.write_report(*measured.key).ok == 8
+    assert {row["area"] for row in table(measured, "per_class")} == {None}
 
 
 def test_every_image_has_a_row(measured: Labelled) -> None:
