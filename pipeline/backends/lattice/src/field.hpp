@@ -1,32 +1,24 @@
 // Mean-field inference in a fully connected CRF (Kraehenbuehl and Koltun, NIPS 2011, Algorithm 1).
 //
 // Per iteration: one pass over the pixels that gathers the messages and takes the softmax, one that splats, and the blur.
-// Q sums to one and the filters are linear, so the last label needs no lane of its own.
+// Q sums to one and the filters are linear, so the last label needs no lane of its own. Of a whole image only Q is kept,
+// in 16 bits, the old one and the new one; the unary is read again in each pass.
 //
 // Most pixels settle at once. They then leave the iteration: what they say to the others is folded into the others'
 // logits, and the lattice is cut down to those. Later changes travel over the vertices and links that are left.
 #pragma once
-#include <cmath>
 #include <memory>
 #include <vector>
 
 #include "narrow.hpp"
 #include "pairwise.hpp"
 #include "softmax.hpp"
+#include "steps.hpp"
 #include "unary.hpp"
 
 namespace densemask::ISA {
 
 constexpr double WORTH_NARROWING = 0.5;  // of the pixels in play: with more left, cutting costs more than it saves
-
-// The lengths of an inference's steps, together as long as its iterations (Step::length). The first two are an
-// iteration's own, as most settles there; so is the last one, which leaves a softmax; between them they may be longer.
-inline std::vector<float> steps_of(const Inference& inference) {
-    const int between = std::max(0, inference.iterations - 3), fewer = int(std::ceil(between / inference.longest_step));
-    std::vector<float> steps(inference.iterations - between + fewer, 1.0f);
-    for (int k = 0; k < fewer; ++k) steps[2 + k] = float(between) / float(fewer);
-    return steps;
-}
 
 // The whole inference for one shape of lanes.
 template <class Shape, bool WHOLE> class MeanField {
@@ -49,10 +41,8 @@ public:
             terms_.push_back(std::move(term));
         }
         for (auto* block : {&t_, &f_, &q_}) *block = Array<float>(size_t(BLOCK) * width_ + WIDE);
-        for (auto* planes : {&x_, &f_planes_}) {
-            *planes = Array<float>(size_t(std::max(width_, field.labels)) * BLOCK);
-            std::fill(planes->begin(), planes->end(), 0.0f);
-        }
+        for (auto* planes : {&x_, &f_planes_}) *planes = Array<float>(size_t(std::max(width_, field.labels)) * BLOCK);
+        std::fill(x_.begin(), x_.end(), 0.0f);  // lanes without a label stay zero
         line_ = Array<float>(size_t(BLOCK + 2 * reach) * width_ + TOGETHER);
         for (auto* image : {&now_, &next_}) *image = Array<Level>(n * width_ + TOGETHER);
     }
@@ -75,23 +65,6 @@ public:
     }
 
 private:
-    // What changes of a pairwise term as the field is narrowed; arrays are by position.
-    struct Term {
-        const Pairwise* given;
-        Mixing mixing;
-        std::shared_ptr<const Lattice> lattice;
-        const float *before, *after;             // what to scale by before the splat and after the slice
-        Array<float> own_before{}, own_after{};  // of the narrowed lattice
-        Array<float> ones{};                     // of terms with a matrix, for the label without a lane
-        Array<float> vertices{};                 // [vertices, width]
-
-        bool potts() const { return given->matrix.empty(); }
-        void make_vertices(int width) {
-            vertices.clear();
-            vertices = Array<float>(size_t(lattice->vertices) * width);
-        }
-    };
-
     int64_t cells_of_row() const { return (field_.grid.width + CELL - 1) / CELL; }
     uint8_t* open_of(const Block& at) {
         const int64_t width = field_.grid.width;
@@ -115,7 +88,6 @@ private:
 
     // Q in x_, into an image of levels.
     void keep(const Block& at, Array<Level>& image) {
-        if (!WHOLE) std::fill_n(&x_[lanes_ * BLOCK], BLOCK, 0.0f);  // there may have been the last label's
         planes_to_lanes(shape_, x_.data(), at.count, q_.data());
         lanes_to_levels(q_.data(), at.count * width_, &image[at.raster * width_]);
     }
@@ -160,7 +132,7 @@ private:
             if (term.potts()) continue;
             message(term, at, false);
             std::fill_n(t_.data(), at.count * width_, 0.0f);
-            mix(term.mixing, at.count, WHOLE ? nullptr : &term.ones[at.position], f_.data(), t_.data());
+            mix(term.mixing, at.count, lanes_, width_, WHOLE ? nullptr : &term.ones[at.position], f_.data(), t_.data());
             lanes_to_planes(shape_, t_.data(), at.count, f_planes_.data());
             for (int i = 0; i < lanes_ * BLOCK; ++i) x_[i] += f_planes_[i];
         }
@@ -194,15 +166,6 @@ private:
         }
     }
 
-    void mix(const Mixing& mixing, int count, const float* ones, const float* message, float* t) {
-        for (int p = 0; p < count; ++p)
-            for (int l = 0; l < width_; ++l) {
-                float sum = ones ? mixing.constant[l] * ones[p] : 0.0f;
-                for (int j = 0; j < lanes_; ++j) sum += mixing.matrix[size_t(j) * width_ + l] * message[p * width_ + j];
-                t[p * width_ + l] += sum;
-            }
-    }
-
     // Takes the settled cells out of the iteration, if they are enough to be worth it.
     void narrow() {
         std::vector<Cut> stay;
@@ -228,15 +191,9 @@ private:
         Array<float> logits(left * width_ + WIDE);
         walk_.clear();
         for (const auto& [from, to] : stay) {
-            float* lanes = &logits[to.position * width_];
-            if (logits_.size())
-                std::copy_n(&logits_[from.position * width_], to.count * width_, lanes);
-            else {
-                logits_of_block(from);
-                if (!WHOLE) std::fill_n(&x_[lanes_ * BLOCK], BLOCK, 0.0f);
-                planes_to_lanes(shape_, x_.data(), to.count, t_.data());
-                std::copy_n(t_.data(), to.count * width_, lanes);
-            }
+            logits_of_block(from);
+            planes_to_lanes(shape_, x_.data(), to.count, t_.data());
+            std::copy_n(t_.data(), to.count * width_, &logits[to.position * width_]);
             walk_.push_back(to);
         }
         logits_.swap(logits);
@@ -273,7 +230,7 @@ private:
     void tell(const Term& term, const Block& at, float sign) {
         float *logits = &logits_[at.position * width_], *f = f_.data();
         for (int i = 0; i < at.count * width_; ++i) f[i] *= sign;
-        if (!term.potts()) return mix(term.mixing, at.count, nullptr, f, logits);
+        if (!term.potts()) return mix(term.mixing, at.count, lanes_, width_, nullptr, f, logits);
         for (int p = 0; p < at.count; ++p) {
             float all = 0;
             for (int l = 0; l < lanes_ && !WHOLE; ++l) all += f[p * width_ + l];
@@ -281,7 +238,7 @@ private:
         }
     }
 
-    // Q in x_ into the result; or that in now_.
+    // Q in x_ into the result.
     void write(const Block& at) {
         const int64_t n = field_.grid.pixels();
         for (int l = 0; l < lanes_; ++l) std::copy_n(&x_[l * BLOCK], at.count, &result_[l * n + at.raster]);
