@@ -188,7 +188,7 @@ private:
             write_kept(at);
             std::copy_n(&now_[at.raster * width_], at.count * width_, &next_[at.raster * width_]);
         }
-        Array<float> logits(left * width_ + WIDE);
+        Array<float> logits((left + WIDE) * width_);  // a block is turned in whole vectors of pixels
         walk_.clear();
         for (const auto& [from, to] : stay) {
             logits_of_block(from);
