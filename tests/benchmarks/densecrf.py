@@ -29,6 +29,7 @@ VARIANTS = {
     "default": {},
     "settled_above 0": {"settled_above": 0.0},
     "settled_above 0, spatial_kernel lattice": {"settled_above": 0.0, "spatial_kernel": "lattice"},
+    "longest_step 1": {"longest_step": 1.0},
     "keep_label_above 0": {"keep_label_above": 0.0},
     "stop_when_unchanged 0.005": {"stop_when_unchanged": 0.005},
     "exact": {"exact": True},

@@ -28,6 +28,7 @@ OTHER: dict[str, Any] = {
     "engine": "pydensecrf",
     "keep_label_above": 0.0,
     "settled_above": 0.5,
+    "longest_step": 1.0,
     "stop_when_unchanged": 0.9,
     "spatial_kernel": "lattice",
     "exact": True,
@@ -248,7 +249,7 @@ def test_every_parameter_changes_the_result(parameter: str) -> None:
     ("iterations", 0), ("iterations", 1.5), ("spatial_std", 0), ("spatial_std", -1), ("bilateral_rgb_std", 1e-6),
     ("bilateral_xy_std", float("nan")), ("bilateral_weight", float("inf")), ("spatial_weight", -1),
     ("keep_label_above", 1.0), ("normalization", "both"), ("speed", 3), ("engine", "gpu"), ("spatial_kernel", "box"),
-    ("settled_above", 1.0), ("settled_above", -0.1),
+    ("settled_above", 1.0), ("settled_above", -0.1), ("longest_step", 0.9), ("longest_step", 2.0),
     ("stop_when_unchanged", 1.0), ("stop_when_unchanged", -0.1), ("exact", "perhaps"),
 ])  # fmt: skip
 def test_what_would_break_the_field_is_refused(parameter: str, value: object) -> None:

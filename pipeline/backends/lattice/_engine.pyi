@@ -29,6 +29,7 @@ class Field:
         stop_when_unchanged: float,
         resume: bool,
         settled_above: float = 0.0,
+        longest_step: float = 1.0,
     ) -> int: ...
     def refine(
         self,
@@ -39,4 +40,5 @@ class Field:
         iterations: int,
         stop_when_unchanged: float,
         settled_above: float,
+        longest_step: float,
     ) -> int: ...

@@ -35,7 +35,7 @@ def mean_field(
     q = np.empty((labels, height * width), np.float32)
     field.refine(
         planes, list(kept), PROBABILITY_FLOOR, q, parameters.iterations, parameters.stop_when_unchanged,
-        parameters.settled_above,
+        parameters.settled_above, parameters.longest_step,
     )  # fmt: skip
     return q.reshape(labels, height, width)
 

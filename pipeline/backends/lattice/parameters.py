@@ -16,7 +16,7 @@ Normalization = Literal["symmetric", "before", "after", "none"]
 class Parameters(BaseModel):
     """The field. The defaults are those of kazuto1011/deeplab-pytorch (DeepLab v2).
 
-    Four dials trade exactness for time; what each costs and gains is measured in docs/results.md. ``exact`` turns all
+    Five dials trade exactness for time; what each costs and gains is measured in docs/results.md. ``exact`` turns all
     of them off.
     """
 
@@ -36,6 +36,9 @@ class Parameters(BaseModel):
     settled_above: float = Field(
         0.98, ge=0, lt=1, description="cpu: pixels whose most probable label passes this leave the iteration; 0: none."
     )
+    longest_step: float = Field(
+        1.75, ge=1, lt=2, description="cpu: iterations that a step may be worth, so that there are fewer; 1: plain."
+    )
     stop_when_unchanged: float = Field(
         0.0, ge=0, lt=1, description="cpu: stop when an iteration moves fewer pixels' probabilities by over 0.02."
     )
@@ -52,6 +55,7 @@ class Parameters(BaseModel):
             update={
                 "keep_label_above": 0.0,
                 "settled_above": 0.0,
+                "longest_step": 1.0,
                 "stop_when_unchanged": 0.0,
                 "spatial_kernel": "lattice",
             }

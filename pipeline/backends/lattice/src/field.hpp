@@ -1,7 +1,8 @@
 // Mean-field inference in a fully connected CRF (Kraehenbuehl and Koltun, NIPS 2011, Algorithm 1).
 //
 // Per iteration: one pass over the pixels that gathers the messages and takes the softmax, one that splats, and the blur.
-// Q sums to one and the filters are linear, so the last label needs no lane of its own.
+// Q sums to one and the filters are linear, so the last label needs no lane of its own. Of a whole image only Q is kept,
+// in 16 bits, the old one and the new one; the unary is read again in each pass.
 //
 // Most pixels settle at once. They then leave the iteration: what they say to the others is folded into the others'
 // logits, and the lattice is cut down to those. Later changes travel over the vertices and links that are left.
@@ -12,6 +13,7 @@
 #include "narrow.hpp"
 #include "pairwise.hpp"
 #include "softmax.hpp"
+#include "steps.hpp"
 #include "unary.hpp"
 
 namespace densemask::ISA {
@@ -21,126 +23,134 @@ constexpr double WORTH_NARROWING = 0.5;  // of the pixels in play: with more lef
 // The whole inference for one shape of lanes.
 template <class Shape, bool WHOLE> class MeanField {
 public:
-    MeanField(const Field& field, Shape shape)
-        : field_(field), shape_(shape), width_(shape.width()), lanes_(field.labels - !WHOLE) {
-        const size_t n = field.grid.pixels();
-        for (int64_t b = 0; b < field.grid.blocks(); ++b) walk_.push_back(field.grid.block(b));
+    MeanField(const Field& field, Shape shape, const Unary& unary, float* q)
+        : field_(field), shape_(shape), width_(shape.width()), lanes_(field.labels - !WHOLE), unary_(unary), result_(q) {
+        const Grid grid = field.grid;
+        const size_t n = grid.pixels();
+        for (int64_t b = 0; b < grid.blocks(); ++b) walk_.push_back(grid.block(b));
+        open_.assign(cells_of_row() * grid.height, 0);
         int reach = 0;
+        if (!WHOLE) constant_ = Array<float>(n), std::fill(constant_.begin(), constant_.end(), 0.0f);
         for (const Pairwise& given : field.terms) {
             Term term{&given, mixing_of(given, field.labels, WHOLE, width_), given.lattice, given.before.data(), given.after.data()};
             if (given.lattice) term.make_vertices(width_);
             term.ones = Array<float>(WHOLE || term.potts() ? 0 : n);
             std::copy_n(given.ones.data(), term.ones.size(), term.ones.data());
+            for (size_t p = 0; p < n && !WHOLE && term.potts(); ++p) constant_[p] -= given.ones[p];
             reach = std::max(reach, given.columns.radius);
             terms_.push_back(std::move(term));
         }
-        for (auto* block : {&t_, &f_, &q_block_}) *block = Array<float>(size_t(BLOCK) * width_ + WIDE);
-        line_ = Array<float>(size_t(BLOCK + 2 * reach) * width_ + 2 * WIDE);
-        for (auto* image : {&unary_, &q_, &fresh_}) *image = Array<float>(n * width_ + WIDE);
+        for (auto* block : {&t_, &f_, &q_}) *block = Array<float>(size_t(BLOCK) * width_ + WIDE);
+        for (auto* planes : {&x_, &f_planes_}) *planes = Array<float>(size_t(std::max(width_, field.labels)) * BLOCK);
+        std::fill(x_.begin(), x_.end(), 0.0f);  // lanes without a label stay zero
+        line_ = Array<float>(size_t(BLOCK + 2 * reach) * width_ + TOGETHER);
+        for (auto* image : {&now_, &next_}) *image = Array<Level>(n * width_ + TOGETHER);
     }
 
-    // q: [L, N] in raster order, read first where `resume`, and the result.
-    int run(const Unary& unary, float* q, const Inference& inference, bool resume) {
-        start(unary, resume ? q : nullptr);
-        int iteration = 0;
-        const int64_t n = field_.grid.pixels();
-        while (iteration < inference.iterations) {
-            const int64_t changed = step();
-            ++iteration;
-            if (double(changed) < inference.stop_when_unchanged * double(n)) break;
-            if (inference.settled_above > 0 && iteration < inference.iterations) narrow(float(inference.settled_above));
+    // Starts from the result where `resume`. Returns how many steps it took.
+    int run(const Inference& inference, bool resume) {
+        const std::vector<float> steps = steps_of(inference);
+        start(resume, steps.empty());
+        size_t done = 0;
+        while (done < steps.size()) {
+            const bool last = done + 1 == steps.size();
+            const int64_t moved = step(steps[done], inference, last);
+            ++done;
+            if (!last && double(moved) < inference.stop_when_unchanged * double(field_.grid.pixels())) break;
+            if (!last && inference.settled_above > 0) narrow();
         }
-        write(q);
-        return iteration;
+        if (done < steps.size())
+            for (const Block& at : walk_) write_kept(at);
+        return int(done);
     }
 
 private:
-    // What changes of a pairwise term as the field is narrowed; arrays are by position.
-    struct Term {
-        const Pairwise* given;
-        Mixing mixing;
-        std::shared_ptr<const Lattice> lattice;
-        const float *before, *after;           // what to scale by before the splat and after the slice
-        Array<float> own_before{}, own_after{};  // of the narrowed lattice
-        Array<float> ones{};                   // of terms with a matrix, for the label without a lane
-        Array<float> vertices{};               // [vertices, width]
+    int64_t cells_of_row() const { return (field_.grid.width + CELL - 1) / CELL; }
+    uint8_t* open_of(const Block& at) {
+        const int64_t width = field_.grid.width;
+        return &open_[at.raster / width * cells_of_row() + at.raster % width / CELL];
+    }
 
-        bool potts() const { return given->matrix.empty(); }
-        void make_vertices(int width) {
-            vertices.clear();
-            vertices = Array<float>(size_t(lattice->vertices) * width);
-            std::fill(vertices.begin(), vertices.end(), 0.0f);
-        }
-    };
-
-    // The lanes' logits, against the most probable label or the one without a lane; Q of them alone, or the one given,
-    // splatted.
-    void start(const Unary& unary, const float* given) {
+    // Q of the unary alone, or the one given, splatted; into the result where that is all.
+    void start(bool resume, bool last) {
         const int64_t n = field_.grid.pixels();
-        Array<float> planes(size_t(std::max(width_, field_.labels)) * BLOCK), ratios(size_t(width_) * BLOCK);
-        for (auto* block : {&planes, &ratios}) std::fill(block->begin(), block->end(), 0.0f);
         for (const Block& at : walk_) {
-            energies_of(unary, at, n, planes.data());
-            logits_of<WHOLE>(field_.labels, width_, planes.data());
-            float* logits = &unary_[at.position * width_];
-            interleave(planes.data(), at.count, width_, logits);
-            if (given)
-                for (int l = 0; l < lanes_; ++l) std::copy_n(&given[l * n + at.raster], at.count, &ratios[l * BLOCK]);
-            else
-                softmax_of<WHOLE>(field_.labels, width_, planes.data(), ratios.data());
-            float* q = q_block_.data();
-            interleave(ratios.data(), at.count, width_, q);
-            std::copy_n(q, at.count * width_, &q_[at.raster * width_]);
-            for (Term& term : terms_) {
-                splat_term(term, at, q);
-                if (WHOLE || !term.potts()) continue;
-                for (int p = 0; p < at.count; ++p)
-                    for (int l = 0; l < lanes_; ++l) logits[p * width_ + l] -= term.given->ones[at.position + p];
+            if (resume)
+                for (int l = 0; l < lanes_; ++l) std::copy_n(&result_[l * n + at.raster], at.count, &x_[l * BLOCK]);
+            else {
+                values_of(unary_, at, field_.grid, x_.data());
+                q_of(unary_.probabilities, field_.labels, at.count, x_.data());
             }
+            last ? write(at) : keep(at, now_);
         }
-        blur_terms();
+        if (!last) splat_terms();
     }
 
-    void splat_term(Term& term, const Block& at, const float* q) {
-        if (term.lattice) splat_block(*term.lattice, shape_, at, &term.before[at.position], q, term.vertices.data());
+    // Q in x_, into an image of levels.
+    void keep(const Block& at, Array<Level>& image) {
+        planes_to_lanes(shape_, x_.data(), at.count, q_.data());
+        lanes_to_levels(q_.data(), at.count * width_, &image[at.raster * width_]);
     }
 
-    void blur_terms() {
+    void splat_terms() {
         for (Term& term : terms_)
-            if (term.lattice) blur_all(*term.lattice, shape_, term.vertices.data());
+            if (term.lattice) splat_term(term);
     }
 
-    // One iteration; how many pixels it moved.
-    int64_t step() {
-        int64_t changed = 0;
-        for (const Block& at : walk_) changed += update(at, &fresh_[at.position * width_]);  // in whole vectors, in order
-        for (Term& term : terms_) std::fill(term.vertices.begin(), term.vertices.end(), 0.0f);
+    void splat_term(Term& term) {
+        std::fill(term.vertices.begin(), term.vertices.end(), 0.0f);
+        for (const Block& at : walk_)
+            splat_block(*term.lattice, shape_, at, &term.before[at.position], from_levels(at), term.vertices.data());
+        blur_all(*term.lattice, shape_, term.vertices.data());
+    }
+
+    const float* from_levels(const Block& at) {
+        levels_to_lanes(&now_[at.raster * width_], at.count * width_, q_.data());
+        return q_.data();
+    }
+
+    // One step of this length; how many pixels it moved, if that is asked. The last one goes into the result.
+    int64_t step(float length, const Inference& inference, bool last) {
+        int64_t moved = 0;
         for (const Block& at : walk_) {
-            const float* q = &fresh_[at.position * width_];
-            std::copy_n(q, at.count * width_, &q_[at.raster * width_]);
-            for (Term& term : terms_) splat_term(term, at, q);
+            update(at, float(inference.settled_above));
+            if (length != 1 || inference.stop_when_unchanged > 0) {
+                lanes_to_planes(shape_, from_levels(at), at.count, f_planes_.data());
+                moved += go_beyond(lanes_, at.count, f_planes_.data(), length - 1, x_.data());
+            }
+            last ? write(at) : keep(at, next_);
         }
-        blur_terms();
-        return changed;
+        if (!last) now_.swap(next_), splat_terms();
+        return moved;
     }
 
-    // The block's new Q; how many of its pixels it moved.
-    int update(const Block& at, float* q) {
-        const float* logits = &unary_[at.position * width_];
-        bool potts = false, mixed = false;
+    // The block's new Q into x_.
+    void update(const Block& at, float settled) {
+        logits_of_block(at);
+        bool potts = false;
         for (const Term& term : terms_) {
             if (term.potts()) continue;
-            if (!mixed) std::copy_n(logits, at.count * width_, t_.data());
-            mixed = true;
             message(term, at, false);
-            mix(term.mixing, at.count, WHOLE ? nullptr : &term.ones[at.position], f_.data(), t_.data());
+            std::fill_n(t_.data(), at.count * width_, 0.0f);
+            mix(term.mixing, at.count, lanes_, width_, WHOLE ? nullptr : &term.ones[at.position], f_.data(), t_.data());
+            lanes_to_planes(shape_, t_.data(), at.count, f_planes_.data());
+            for (int i = 0; i < lanes_ * BLOCK; ++i) x_[i] += f_planes_[i];
         }
         for (const Term& term : terms_)
             if (term.potts()) message(term, at, std::exchange(potts, true));
-        if (mixed) logits = t_.data();
-        const float* old = &q_[at.raster * width_];
-        return potts ? softmax_block<WHOLE, true>(shape_, at.count, logits, f_.data(), old, q)
-                     : softmax_block<WHOLE, false>(shape_, at.count, logits, nullptr, old, q);
+        if (potts) lanes_to_planes(shape_, f_.data(), at.count, f_planes_.data());
+        potts ? softmax_block<WHOLE, true>(lanes_, at.count, f_planes_.data(), settled, x_.data(), open_of(at))
+              : softmax_block<WHOLE, false>(lanes_, at.count, nullptr, settled, x_.data(), open_of(at));
+    }
+
+    // The lanes' logits into x_, against the most probable label's or that without a lane: made of the unary, or what a
+    // narrowed field has of them.
+    void logits_of_block(const Block& at) {
+        if (logits_.size()) return lanes_to_planes(shape_, &logits_[at.position * width_], at.count, x_.data());
+        values_of(unary_, at, field_.grid, x_.data());
+        logits_of<WHOLE>(unary_.probabilities, field_.labels, at.count, x_.data());
+        for (int l = 0; l < lanes_ && !WHOLE; ++l)
+            for (int p = 0; p < at.count; ++p) x_[l * BLOCK + p] += constant_[at.position + p];
     }
 
     // The filtered Q of a term into f_, or added to it.
@@ -151,58 +161,57 @@ private:
                 : slice_block<false>(*term.lattice, shape_, at, scale, vertices, f_.data());
         } else {
             const Pairwise& given = *term.given;
-            add ? separable<true>(given.rows, given.columns, given.weight, width_, q_.data(), at, line_.data(), f_.data())
-                : separable<false>(given.rows, given.columns, given.weight, width_, q_.data(), at, line_.data(), f_.data());
+            add ? separable<true>(given.rows, given.columns, given.weight, width_, now_.data(), at, line_.data(), f_.data())
+                : separable<false>(given.rows, given.columns, given.weight, width_, now_.data(), at, line_.data(), f_.data());
         }
-    }
-
-    void mix(const Mixing& mixing, int count, const float* ones, const float* message, float* t) {
-        for (int p = 0; p < count; ++p)
-            for (int l = 0; l < width_; ++l) {
-                float sum = ones ? mixing.constant[l] * ones[p] : 0.0f;
-                for (int j = 0; j < lanes_; ++j) sum += mixing.matrix[size_t(j) * width_ + l] * message[p * width_ + j];
-                t[p * width_ + l] += sum;
-            }
     }
 
     // Takes the settled cells out of the iteration, if they are enough to be worth it.
-    void narrow(float settled) {
-        std::vector<Cut> cuts;
+    void narrow() {
+        std::vector<Cut> stay;
+        std::vector<Block> leave;
         int64_t before = 0, left = 0;
-        uint8_t cells[BLOCK / CELL];
         for (const Block& at : walk_) {
-            unsettled_cells<WHOLE>(shape_, at.count, &q_[at.raster * width_], settled, cells);
+            const uint8_t* open = open_of(at);
             before += at.count;
-            for (int from = 0; from < at.count;) {
-                int to = from;
-                while (to < at.count && cells[to / CELL]) to = std::min(to + CELL, at.count);
-                if (to > from) cuts.push_back({at.position + from, {at.raster + from, left, to - from}});
-                left += to - from;
-                from = std::max(to, from + CELL);
+            for (int from = 0, to = 0; from < at.count; from = to) {
+                while (to < at.count && open[to / CELL] == open[from / CELL]) to = std::min(to + CELL, at.count);
+                const Block run{at.raster + from, at.position + from, to - from};
+                if (!open[from / CELL])
+                    leave.push_back(run);
+                else
+                    stay.push_back({run, {run.raster, left, run.count}}), left += run.count;
             }
         }
         if (double(left) > WORTH_NARROWING * double(before)) return;
-        Array<float> unary(left * width_ + WIDE);
+        for (const Block& at : leave) {  // the result, and what others will see in every step
+            write_kept(at);
+            std::copy_n(&now_[at.raster * width_], at.count * width_, &next_[at.raster * width_]);
+        }
+        Array<float> logits((left + WIDE) * width_);  // a block is turned in whole vectors of pixels
         walk_.clear();
-        for (const auto& [from, to] : cuts) {
-            std::copy_n(&unary_[from * width_], to.count * width_, &unary[to.position * width_]);
+        for (const auto& [from, to] : stay) {
+            logits_of_block(from);
+            planes_to_lanes(shape_, x_.data(), to.count, t_.data());
+            std::copy_n(t_.data(), to.count * width_, &logits[to.position * width_]);
             walk_.push_back(to);
         }
-        unary_.swap(unary);
-        for (Term& term : terms_) narrow_term(term, cuts, left);
+        logits_.swap(logits);
+        constant_.clear();
+        for (Term& term : terms_) narrow_term(term, stay, left);
     }
 
     // What the lattice says now stays in the logits, less what the narrowed one will say of the same Q.
     void narrow_term(Term& term, const std::vector<Cut>& cuts, int64_t left) {
         const auto kept = [&](const float* of) {
             Array<float> part(left);
-            for (const auto& [from, to] : cuts) std::copy_n(&of[from], to.count, &part[to.position]);
+            for (const auto& [from, to] : cuts) std::copy_n(&of[from.position], to.count, &part[to.position]);
             return part;
         };
         if (term.ones.size()) term.ones = kept(term.ones.data());
         if (!term.lattice) return;
         for (const auto& [from, to] : cuts) {
-            message(term, {to.raster, from, to.count}, false);
+            message(term, from, false);
             tell(term, to, 1.0f);
         }
         term.own_before = kept(term.before);
@@ -210,11 +219,7 @@ private:
         term.before = term.own_before.data(), term.after = term.own_after.data();
         term.lattice = std::make_shared<Lattice>(narrowed(*term.lattice, cuts, left));
         term.make_vertices(width_);
-        for (const Block& at : walk_) {
-            std::copy_n(&q_[at.raster * width_], at.count * width_, q_block_.data());
-            splat_term(term, at, q_block_.data());
-        }
-        blur_all(*term.lattice, shape_, term.vertices.data());
+        splat_term(term);
         for (const Block& at : walk_) {
             message(term, at, false);
             tell(term, at, -1.0f);
@@ -223,9 +228,9 @@ private:
 
     // Adds `sign` times the term's message in f_ to the block's logits.
     void tell(const Term& term, const Block& at, float sign) {
-        float *logits = &unary_[at.position * width_], *f = f_.data();
+        float *logits = &logits_[at.position * width_], *f = f_.data();
         for (int i = 0; i < at.count * width_; ++i) f[i] *= sign;
-        if (!term.potts()) return mix(term.mixing, at.count, nullptr, f, logits);
+        if (!term.potts()) return mix(term.mixing, at.count, lanes_, width_, nullptr, f, logits);
         for (int p = 0; p < at.count; ++p) {
             float all = 0;
             for (int l = 0; l < lanes_ && !WHOLE; ++l) all += f[p * width_ + l];
@@ -233,37 +238,42 @@ private:
         }
     }
 
-    void write(float* q) {
+    // Q in x_ into the result.
+    void write(const Block& at) {
         const int64_t n = field_.grid.pixels();
-        for (int64_t b = 0; b < field_.grid.blocks(); ++b) {
-            const Block at = field_.grid.block(b);
-            const float* from = &q_[at.raster * width_];
-            float left[BLOCK];
-            std::fill_n(left, BLOCK, 1.0f);
-            for (int l = 0; l < lanes_; ++l)
-                for (int p = 0; p < at.count; ++p) {
-                    const float value = from[p * width_ + l];
-                    q[l * n + at.raster + p] = value;
-                    left[p] -= value;
-                }
-            for (int p = 0; p < at.count && !WHOLE; ++p) q[lanes_ * n + at.raster + p] = std::max(left[p], 0.0f);
+        for (int l = 0; l < lanes_; ++l) std::copy_n(&x_[l * BLOCK], at.count, &result_[l * n + at.raster]);
+        for (int p = 0; p < at.count && !WHOLE; ++p) {
+            float left = 1;
+            for (int l = 0; l < lanes_; ++l) left -= x_[l * BLOCK + p];
+            result_[lanes_ * n + at.raster + p] = std::max(left, 0.0f);
         }
+    }
+    void write_kept(const Block& at) {
+        lanes_to_planes(shape_, from_levels(at), at.count, x_.data());
+        if (WHOLE) sum_to_one(lanes_, at.count, x_.data());
+        write(at);
     }
 
     const Field& field_;
     Shape shape_;
     int width_, lanes_;
-    std::vector<Block> walk_;              // what is still in play
+    const Unary& unary_;
+    float* result_;                       // [labels, pixels]
+    std::vector<Block> walk_;             // what is still in play
     std::vector<Term> terms_;
-    Array<float> unary_, fresh_;           // by position: logits, the new Q
-    Array<float> q_;                       // by raster
-    Array<float> t_, f_, q_block_, line_;  // of one block: logits, messages, Q, the Gaussian's scratch
+    Array<Level> now_, next_;             // by raster: Q
+    std::vector<uint8_t> open_;           // by cell of each row: not settled in the last step
+    Array<float> constant_;               // by position: of all lanes' logits, what the label without a lane brings
+    Array<float> logits_;                 // by position, of a narrowed field
+    Array<float> t_, f_, q_;              // of one block, as lanes: logits, messages, Q
+    Array<float> x_, f_planes_;           // of one block, as planes: values, then logits, then Q; messages
+    Array<float> line_;                   // of one block: the Gaussian's scratch
 };
 
 // q: float32 [L, N]. Returns the iterations done.
 inline int infer(const Field& field, const Unary& unary, float* q, const Inference& inference, bool resume) {
     const auto run = [&](auto shape, auto whole) {
-        return MeanField<decltype(shape), whole.value>(field, shape).run(unary, q, inference, resume);
+        return MeanField<decltype(shape), whole.value>(field, shape, unary, q).run(inference, resume);
     };
     const std::true_type whole;
     const std::false_type less_one;

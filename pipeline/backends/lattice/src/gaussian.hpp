@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "interface.hpp"
+#include "layout.hpp"
 #include "memory.hpp"
-#include "simd.hpp"
 
 namespace densemask::ISA {
 
@@ -50,31 +50,28 @@ inline Band make_band(int64_t length, double deviation, Normalization normalizat
 }
 
 // out = (rows x columns) q, times `weight`, for the pixels of one block; or added to what is there.
-// q: [height, width, lanes], `lanes` floats a pixel. line: scratch of (BLOCK + 2 columns.radius) * lanes floats and 32 more.
+// q: levels [height, width, lanes]. line: scratch of (BLOCK + 2 columns.radius) * lanes floats and 2 TOGETHER more; as
+// many levels behind q are read.
+constexpr int TOGETHER = 32;
+
 template <bool ADD>
-void separable(const Band& rows, const Band& columns, float weight, int lanes, const float* q, const Block& at, float* line, float* out) {
+void separable(const Band& rows, const Band& columns, float weight, int lanes, const Level* q, const Block& at, float* line, float* out) {
     const int64_t width = columns.length, y = at.raster / width, x = at.raster % width;
     const int r = columns.radius;
     const int64_t first = std::max<int64_t>(0, x - r), last = std::min<int64_t>(width, x + at.count + r);
     const int before = int(first - (x - r)) * lanes, inside = int(last - first) * lanes, floats = at.count * lanes;
-    std::fill_n(line, before, 0.0f);
-    std::fill(line + before + inside, line + floats + 2 * r * lanes, 0.0f);
 
     const float* tap = rows.row(y) + rows.radius;
     const int low = int(std::max<int64_t>(-rows.radius, -y)), high = int(std::min<int64_t>(rows.radius, rows.length - 1 - y));
-    const float* from = q + (y * width + first) * lanes;
-    int i = 0;
-    for (; i + 32 <= inside; i += 32) {
-        f8 sum[4] = {};
+    const Level* from = q + (y * width + first) * lanes;
+    std::fill_n(line, before, 0.0f);
+    for (int i = 0; i < inside; i += TOGETHER) {
+        Wide sum[TOGETHER / WIDE] = {};
         for (int k = low; k <= high; ++k)
-            for (int v = 0; v < 4; ++v) sum[v] += load<f8>(from + k * width * lanes + i + 8 * v) * tap[k];
-        for (int v = 0; v < 4; ++v) store<f8>(line + before + i + 8 * v, sum[v] * weight);
+            for (int v = 0; v < TOGETHER / WIDE; ++v) sum[v] += load_levels<Wide>(from + k * width * lanes + i + WIDE * v) * tap[k];
+        for (int v = 0; v < TOGETHER / WIDE; ++v) store<Wide>(line + before + i + WIDE * v, sum[v] * (weight / LEVELS));
     }
-    for (; i < inside; ++i) {
-        float sum = 0;
-        for (int k = low; k <= high; ++k) sum += from[k * width * lanes + i] * tap[k];
-        line[before + i] = sum * weight;
-    }
+    std::fill(line + before + inside, line + floats + 2 * r * lanes, 0.0f);
 
     const float* middle = line + r * lanes;
     // Rows of the band further than twice the radius from both ends are the same.
@@ -83,7 +80,7 @@ void separable(const Band& rows, const Band& columns, float weight, int lanes, c
         if constexpr (std::is_same_v<decltype(value), float>)
             out[j] = ADD ? out[j] + value : value;
         else
-            store<f8>(out + j, ADD ? load<f8>(out + j) + value : value);
+            store(out + j, ADD ? load<decltype(value)>(out + j) + value : value);
     };
     const auto edge = [&](int begin, int end) {
         for (int p = begin; p < end; ++p) {
@@ -105,14 +102,10 @@ void separable(const Band& rows, const Band& columns, float weight, int lanes, c
     if (right > left) {
         const float* t = columns.row(x + left) + r;
         int j = left * lanes;
-        for (; j + 16 <= right * lanes; j += 16) {
-            f8 a = load<f8>(middle + j) * t[0], b = load<f8>(middle + j + 8) * t[0];
-            for (int k = 1; k <= r; ++k) {
-                a += (load<f8>(middle + j - k * lanes) + load<f8>(middle + j + k * lanes)) * t[k];
-                b += (load<f8>(middle + j + 8 - k * lanes) + load<f8>(middle + j + 8 + k * lanes)) * t[k];
-            }
-            put(j, a);
-            put(j + 8, b);
+        for (; j + WIDE <= right * lanes; j += WIDE) {
+            Wide sum = load<Wide>(middle + j) * t[0];
+            for (int k = 1; k <= r; ++k) sum += (load<Wide>(middle + j - k * lanes) + load<Wide>(middle + j + k * lanes)) * t[k];
+            put(j, sum);
         }
         for (; j < right * lanes; ++j) {
             float sum = middle[j] * t[0];

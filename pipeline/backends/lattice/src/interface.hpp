@@ -14,6 +14,7 @@ struct Inference {
     int iterations;
     double stop_when_unchanged;  // share of pixels of which an iteration moves a probability by over 0.02; 0: never
     double settled_above;        // pixels whose most probable label is above this leave the iteration; 0: never
+    double longest_step = 1;     // in iterations; longer ones go as far in fewer
 };
 
 struct Deviations {

@@ -21,6 +21,7 @@
 namespace densemask::ISA {
 
 constexpr int MAX_DIMENSIONS = 32;
+constexpr int SOON = 32;  // how many keys ahead to ask memory for their places in the table
 constexpr uint32_t NONE = 0xffffffffu;
 
 struct Lattice {
@@ -179,15 +180,18 @@ template <int D, class Key> void build(Lattice& lattice, const Features& feature
             for (int p = 0; p < at.count; ++p) {
                 Key vertex = simplex.base[p];
                 *key++ = vertex;
-                table.prefetch(vertex);
                 for (int k = 1; k <= d; ++k) {
                     vertex += static_cast<Key>(radix.step[simplex.axis[d - k + 1][p]]);
                     *key++ = vertex;
-                    table.prefetch(vertex);
                 }
             }
             uint32_t* corner = &lattice.corner[size_t(at.position) * (d + 1)];
-            for (int c = 0; c < at.count * (d + 1); ++c) corner[c] = table.insert(keys[c]);
+            const int count = at.count * (d + 1);
+            for (int c = 0; c < std::min(count, SOON); ++c) table.prefetch(keys[c]);
+            for (int c = 0; c < count; ++c) {
+                table.prefetch(keys[std::min(c + SOON, count - 1)]);
+                corner[c] = table.insert(keys[c]);
+            }
             float* weight = &lattice.weight[size_t(at.position) * (d + 1)];
             for (int p = 0; p < at.count; ++p)
                 for (int k = 0; k <= d; ++k) *weight++ = simplex.weight[k][p];

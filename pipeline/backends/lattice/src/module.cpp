@@ -45,6 +45,11 @@ Normalization normalization_of(const std::string& name) {
     throw nb::value_error(("unknown normalization '" + name + "'; there are symmetric, before, after, none").c_str());
 }
 
+Inference inference_of(int iterations, double stop_when_unchanged, double settled_above, double longest_step) {
+    if (!(longest_step >= 1)) throw nb::value_error("longest_step must be 1 or more");
+    return {iterations, stop_when_unchanged, settled_above, longest_step};
+}
+
 constexpr char OF_THE_FIELD[] = "unary and q must be [labels, pixels] of the field";
 
 struct FieldOfLabels {
@@ -126,27 +131,30 @@ NB_MODULE(_engine, m) {
             "y_std"_a, "x_std"_a, "weight"_a, "matrix"_a, "normalization"_a)
         .def(
             "infer",
-            [](const FieldOfLabels& self, Matrix unary, Result q, int iterations, double stop_when_unchanged, bool resume, double settled_above) {
+            [](const FieldOfLabels& self, Matrix unary, Result q, int iterations, double stop_when_unchanged, bool resume, double settled_above,
+               double longest_step) {
                 self.check(q);
                 if (unary.shape(0) != q.shape(0) || unary.shape(1) != q.shape(1)) throw nb::value_error(OF_THE_FIELD);
                 Unary energies{unary.data(), std::vector<int64_t>(self.labels)};
                 std::iota(energies.planes.begin(), energies.planes.end(), int64_t(0));
+                const Inference inference = inference_of(iterations, stop_when_unchanged, settled_above, longest_step);
                 nb::gil_scoped_release released;
-                return self.field->infer(energies, q.data(), {iterations, stop_when_unchanged, settled_above}, resume);
+                return self.field->infer(energies, q.data(), inference, resume);
             },
-            "unary"_a, "q"_a.noconvert(), "iterations"_a, "stop_when_unchanged"_a, "resume"_a, "settled_above"_a = 0.0)
+            "unary"_a, "q"_a.noconvert(), "iterations"_a, "stop_when_unchanged"_a, "resume"_a, "settled_above"_a = 0.0, "longest_step"_a = 1.0)
         .def(
             "refine",
             [](const FieldOfLabels& self, Matrix probabilities, std::vector<int64_t> kept, double floor, Result q, int iterations,
-               double stop_when_unchanged, double settled_above) {
+               double stop_when_unchanged, double settled_above, double longest_step) {
                 self.check(q);
                 if (probabilities.shape(1) != q.shape(1)) throw nb::value_error("probabilities must have the pixels of the field");
                 if (kept.size() != q.shape(0)) throw nb::value_error("kept must name a plane of probabilities for each label");
                 for (const int64_t plane : kept)
                     if (plane < 0 || plane >= int64_t(probabilities.shape(0))) throw nb::value_error("kept names a plane that probabilities do not have");
                 const Unary unary{probabilities.data(), std::move(kept), true, float(floor)};
+                const Inference inference = inference_of(iterations, stop_when_unchanged, settled_above, longest_step);
                 nb::gil_scoped_release released;
-                return self.field->infer(unary, q.data(), {iterations, stop_when_unchanged, settled_above}, false);
+                return self.field->infer(unary, q.data(), inference, false);
             },
-            "probabilities"_a, "kept"_a, "floor"_a, "q"_a.noconvert(), "iterations"_a, "stop_when_unchanged"_a, "settled_above"_a);
+            "probabilities"_a, "kept"_a, "floor"_a, "q"_a.noconvert(), "iterations"_a, "stop_when_unchanged"_a, "settled_above"_a, "longest_step"_a);
 }

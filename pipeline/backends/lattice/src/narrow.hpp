@@ -6,10 +6,9 @@
 
 namespace densemask::ISA {
 
-// A run of pixels that stays: where its first pixel was in the walk, and the block that it becomes.
+// A run of pixels that stays: the block that it was, and the one that it becomes.
 struct Cut {
-    int64_t from;
-    Block to;
+    Block from, to;
 };
 
 // The chains between vertices that stay, by their new numbers (NONE: it goes).
@@ -64,14 +63,14 @@ inline Lattice narrowed(const Lattice& whole, const std::vector<Cut>& cuts, size
     std::fill(fresh.begin(), fresh.end(), NONE);
     for (const auto& [from, to] : cuts) {
         const size_t count = to.count * corners;
-        const uint32_t* old = &whole.corner[from * corners];
+        const uint32_t* old = &whole.corner[from.position * corners];
         uint32_t* corner = &part.corner[to.position * corners];
         for (size_t c = 0; c < count; ++c) {
             uint32_t& vertex = fresh[old[c]];
             if (vertex == NONE) vertex = part.vertices++;
             corner[c] = vertex;
         }
-        std::copy_n(&whole.weight[from * corners], count, &part.weight[to.position * corners]);
+        std::copy_n(&whole.weight[from.position * corners], count, &part.weight[to.position * corners]);
     }
     for (const Chains& chains : whole.axes) part.axes.push_back(narrowed(chains, fresh));
     return part;

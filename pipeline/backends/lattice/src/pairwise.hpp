@@ -91,4 +91,31 @@ inline Mixing mixing_of(const Pairwise& term, int labels, bool whole, int width)
     return mixing;
 }
 
+// What changes of a pairwise term as the field is narrowed; arrays are by position.
+struct Term {
+    const Pairwise* given;
+    Mixing mixing;
+    std::shared_ptr<const Lattice> lattice;
+    const float *before, *after;             // what to scale by before the splat and after the slice
+    Array<float> own_before{}, own_after{};  // of the narrowed lattice
+    Array<float> ones{};                     // of terms with a matrix, for the label without a lane
+    Array<float> vertices{};                 // [vertices, width]
+
+    bool potts() const { return given->matrix.empty(); }
+    void make_vertices(int width) {
+        vertices.clear();
+        vertices = Array<float>(size_t(lattice->vertices) * width);
+    }
+};
+
+// t += the messages' bearing on the lanes of `count` pixels; t, message: [count, width]; ones: [count], or none.
+inline void mix(const Mixing& mixing, int count, int lanes, int width, const float* ones, const float* message, float* t) {
+    for (int p = 0; p < count; ++p)
+        for (int l = 0; l < width; ++l) {
+            float sum = ones ? mixing.constant[l] * ones[p] : 0.0f;
+            for (int j = 0; j < lanes; ++j) sum += mixing.matrix[size_t(j) * width + l] * message[p * width + j];
+            t[p * width + l] += sum;
+        }
+}
+
 }  // namespace densemask::ISA

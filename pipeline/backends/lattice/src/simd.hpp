@@ -110,38 +110,4 @@ template <class V> inline __attribute__((always_inline)) V logarithm(V x) {
     return m + (p * m * z - e * 2.12194440e-4f - z * 0.5f) + e * 0.693359375f;
 }
 
-// The vector with its lanes `distance` apart exchanged, a power of two.
-template <int DISTANCE, class V> inline V exchanged(V v) {
-    if constexpr (sizeof(V) == sizeof(f16))
-        return __builtin_shuffle(v, i16{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} ^ DISTANCE);
-    else
-        return __builtin_shuffle(v, i8{0, 1, 2, 3, 4, 5, 6, 7} ^ DISTANCE);
-}
-
-// Sum and maximum over each group of W neighbouring lanes, in every lane of the group.
-template <int W, class V> inline V group_sum(V v) {
-    if constexpr (W >= 2) v = v + exchanged<1>(v);
-    if constexpr (W >= 4) v = v + exchanged<2>(v);
-    if constexpr (W >= 8) v = v + exchanged<4>(v);
-    if constexpr (W >= 16) v = v + exchanged<8>(v);
-    return v;
-}
-template <int W, class V> inline V group_max(V v) {
-    if constexpr (W >= 2) v = larger(v, exchanged<1>(v));
-    if constexpr (W >= 4) v = larger(v, exchanged<2>(v));
-    if constexpr (W >= 8) v = larger(v, exchanged<4>(v));
-    if constexpr (W >= 16) v = larger(v, exchanged<8>(v));
-    return v;
-}
-
-// One bit a pixel of W lanes out of one bit a lane: whether any of its lanes has it. The first lane's bit is kept.
-template <int W> inline unsigned by_pixel(unsigned lanes) {
-    if constexpr (W >= 2) lanes |= lanes >> 1;
-    if constexpr (W >= 4) lanes |= lanes >> 2;
-    if constexpr (W >= 8) lanes |= lanes >> 4;
-    if constexpr (W >= 16) lanes |= lanes >> 8;
-    constexpr unsigned first = W == 1 ? 0xffff : W == 2 ? 0x5555 : W == 4 ? 0x1111 : W == 8 ? 0x0101 : 0x0001;
-    return lanes & first;
-}
-
 }  // namespace densemask::ISA
