@@ -11,7 +11,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows import artifacts, display, run_log
 from flows.display import counted
 from flows.outcome import Outcome, RedRun, TooManyFailed, missing_rows, nothing_new
-from pipeline import masks, plan, recipes, storage
+from pipeline import masks, plan, recipes
 from pipeline.config import Job, LabelJob
 from pipeline.plan import Shard
 from pipeline.prepare import Prepared, prepare, resume
