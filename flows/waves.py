@@ -27,7 +27,7 @@ from pipeline.errors import RunError
 from pipeline.reprocess import ReprocessJob, Wave
 
 DEPLOYMENT = "reprocess-wave/reprocess-wave"
-OVERTAKES = "label-dataset"
+OVERTAKES = ["label-nightly", "label-dataset"]  # flows that have their turn between two waves
 POLL_SECONDS = 2.0
 START_SECONDS = 60.0  # how long a run that is due may take until it starts, before it has missed its turn
 UNDER_WAY = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING)
@@ -126,7 +126,7 @@ def go_first(others: list[Other], waited: float) -> list[Other]:
 def _others(since: datetime, until: datetime) -> list[Other]:
     with get_client(sync_client=True) as client:
         found = client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=[OVERTAKES])),
+            flow_filter=FlowFilter(name=FlowFilterName(any_=OVERTAKES)),
             flow_run_filter=FlowRunFilter(
                 state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(UNDER_WAY))),
                 expected_start_time=FlowRunFilterExpectedStartTime(after_=since, before_=until),

@@ -8,16 +8,12 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from pipeline import archive, kept, plan, recipes, storage, weights, where
-from pipeline.config import Job, checked, read_yaml
+from pipeline.config import Job, LabelJob, checked, read_yaml
 from pipeline.gate import Gate
 from pipeline.plan import Shard
 from pipeline.prepare import Prepared
 from pipeline.recipes import RecipeDocument
 from pipeline.weights import Weights
-
-SETTINGS = ("recipe", "evaluation", "execution", "prices", "gate", "wave_shards")
-IGNORED = ("source", "output", "golden", "trend")  # of a job file, which may be the nightly run's own
-HINT = "it holds a recipe, or a job file's keys: " + ", ".join(SETTINGS)
 
 
 class ReprocessJob(Job):
@@ -27,6 +23,12 @@ class ReprocessJob(Job):
     where: str | None = Field(None, description="An SQL condition on its rows.")
     wave_shards: int = Field(8, ge=1, description="Shards between which a nightly run may not come.")
     gate: Gate = Gate()
+
+
+SETTINGS = [name for name in ReprocessJob.model_fields if name not in ("output", "origin", "where")]
+# Of a job file, which may be the nightly run's own.
+IGNORED = {"output", *LabelJob.model_fields}.difference(SETTINGS)
+HINT = "it holds a recipe, or a job file's keys: " + ", ".join(SETTINGS)
 
 
 class Wave(NamedTuple):
