@@ -11,7 +11,6 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, TypeVar
 
@@ -142,13 +141,6 @@ def put_file(location: str, file: str, scratch: str | None = None) -> None:
         _retried(lambda: _replace_local(Path(path), Path(file), scratch), "write", location)
     else:
         _retried(lambda: fs.put_file(file, path), "write", location)
-
-
-def remove_folder(folder: str) -> None:
-    """Removes a folder with all that is in it, if it is there."""
-    fs, path = filesystem(folder)
-    with suppress(AbsentError):
-        _retried(lambda: fs.rm(path, recursive=True), "remove", folder)
 
 
 def put_if_absent(location: str, data: bytes) -> bool:

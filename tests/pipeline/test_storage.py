@@ -67,7 +67,7 @@ def test_a_file_is_put_and_a_folder_removed(store: str, tmp_path: Path) -> None:
         file.seek(3)
         assert file.read(2) == b"te"
     for folder in ("deep", "scratch", "never there"):
-        storage.remove_folder(storage.join(store, folder))
+        storage.delete(storage.join(store, folder))
     assert [entry.location for entry in storage.walk(store)] == [storage.join(store, "other")]
 
 

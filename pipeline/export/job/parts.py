@@ -54,7 +54,7 @@ def write(export: str, name: str, parts: Sequence[Part]) -> None:
 
 def remove(export: str) -> None:
     """Forgets what was done, at the end."""
-    storage.remove_folder(folder(export))
+    storage.delete(folder(export))
 
 
 class Spool:
