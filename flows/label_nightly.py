@@ -9,7 +9,7 @@ import tenacity
 from prefect import flow, get_run_logger
 from prefect.events import emit_event
 
-from flows import artifacts, janitor
+from flows import artifacts, janitor, run_log
 from flows.label_dataset import label_dataset
 from flows.outcome import TooManyFailed
 from pipeline import golden, nights, plan, storage
@@ -56,6 +56,7 @@ def label_nightly(job: str, retries: int = 2, retry_delay_seconds: float = 300, 
 
     Raises what ended the night red, after its record, its report and its events are out.
     """
+    run_log.guard()
     began = datetime.now(UTC)
     janitor.watch()
     content = load_job(job, {})

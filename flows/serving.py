@@ -65,7 +65,7 @@ def check(nightly: Nightly) -> Nightly:
 
     Raises ConfigError, WeightsError or StorageError with what is wrong.
     """
-    if storage.public(nightly.job) != nightly.job:
+    if storage.has_secret(nightly.job):
         raise ConfigError(f"{storage.public(nightly.job)} was given with a secret, which the dashboard would show")
     job = load_job(nightly.job, {})
     weights.read_weights(job.recipe)

@@ -35,10 +35,7 @@ from tests.s3 import S3
 
 AUTOMATIONS = Path(__file__).resolve().parents[2] / "deploy" / "automations"
 EVERY_12_SECONDS = "* * * * * */12"  # a sixth field: nobody labels by it, but no test waits for the minute
-OUTCOME = Outcome(
-    recipe="", run=None, images=1, ok=0, failed=1, shards=1, seconds=1, images_per_s=1, steady_images_per_s=None,
-    miou=None, classes=None, report=None,
-)  # fmt: skip
+OUTCOME = Outcome.model_construct()  # what it holds does not matter here
 SLEEPER = """
 import sys, time
 from prefect import flow
