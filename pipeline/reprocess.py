@@ -107,7 +107,7 @@ def prepare_wave(job: ReprocessJob, run: str, numbers: Sequence[int]) -> Prepare
     found = resume(job)
     pending = [shard for shard in found.pending if shard.run == run and shard.number in numbers]
     scores = kept_scores(job.output, found.recipe, plan.origin(job.output, found.recipe.fingerprint, run))
-    return Prepared(found.recipe, found.weights, pending, [run], run, scores)
+    return Prepared(found.recipe, found.weights, pending, [run], run, scores=scores)
 
 
 def kept_scores(output: str, recipe: RecipeDocument, origin: str | None) -> kept.Source | None:
