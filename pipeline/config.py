@@ -70,7 +70,7 @@ class Inference(Config):
 class FrontEnd(Inference):
     """The front end: image -> class scores."""
 
-    name: str = Field("fcn8s_lite", description="A module of pipeline.frontends.")
+    name: str = Field("upernet_lite", description="A module of pipeline.frontends.")
     weights: Location | None = Field(None, description="A safetensors file, or package:NAME; bundled ones if left out.")
 
 

@@ -22,7 +22,7 @@ def label(
         str | None, typer.Argument(help="A folder, list, .tar or .parquet; local or an fsspec URL.")
     ] = None,
     output: Annotated[str | None, typer.Argument(help="Where masks, plans, recipes and reports go.")] = None,
-    front_end: Annotated[str | None, typer.Option(help="The network; fcn8s_lite if left out.")] = None,
+    front_end: Annotated[str | None, typer.Option(help="The network; upernet_lite if left out.")] = None,
     weights: Annotated[str | None, typer.Option(help="A safetensors file; bundled weights if left out.")] = None,
     back_end: Annotated[str | None, typer.Option(help="The field; densecrf if left out.")] = None,
     split: Annotated[str | None, typer.Option(help="VOC layout: a name in ImageSets/Segmentation.")] = None,

@@ -24,7 +24,7 @@ def train(
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="Where weights, card, curves and checkpoints go.")
     ] = None,
-    front_end: Annotated[str | None, typer.Option(help="The network; fcn8s_lite if left out.")] = None,
+    front_end: Annotated[str | None, typer.Option(help="The network; upernet_lite if left out.")] = None,
     init: Annotated[str | None, typer.Option(help="Native weights to start from, or imagenet.")] = None,
     classes: Annotated[str | None, typer.Option(help="A class set, a file with a name a line, or a count.")] = None,
     architecture: Annotated[

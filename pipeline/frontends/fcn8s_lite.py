@@ -1,4 +1,4 @@
-"""FCN-8s (Long, Shelhamer, Darrell 2015) on EfficientNet-Lite0: the default front end."""
+"""FCN-8s (Long, Shelhamer, Darrell 2015) on EfficientNet-Lite0."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from pipeline.frontends import Architecture, trunks
 from pipeline.frontends.heads.fcn import LightFCN
 from pipeline.frontends.trunks import TrunkArchitecture
 
-WEIGHTS = "fcn8s_efficientnet_lite0_voc21.safetensors"
+WEIGHTS = None
 CLASSES = "VOC-21"
 PREPROCESSING = trunks.PREPROCESSING["efficientnet_lite0"]
 

@@ -1,4 +1,4 @@
-"""UPerNet (Xiao et al. 2018), the semantic part, on EfficientNet-Lite0.
+"""UPerNet (Xiao et al. 2018), the semantic part, on EfficientNet-Lite0: the default front end.
 
 Pyramid pooling on the coarsest features, a feature pyramid from there to the finest, all levels fused. Its 3x3
 convolutions are depthwise separable.
@@ -17,7 +17,7 @@ from pipeline.frontends.trunks.efficientnet_lite0 import TAPS, EfficientNetLite0
 from pipeline.preprocessing import Preprocessing
 from pipeline.scores import Resize, Step
 
-WEIGHTS = None
+WEIGHTS = "upernet_efficientnet_lite0_voc21.safetensors"
 CLASSES = "VOC-21"
 PREPROCESSING = Preprocessing(mean=(127, 127, 127), std=(128, 128, 128), pad_to=32)
 LEVELS = {4: (2, 24)} | TAPS  # the last blocks at each stride, and their channels

@@ -50,7 +50,7 @@ class TrainJob(Config):
     output: Location
     val: Source | None = Field(None, description="The validation set; a held-out share of the source if left out.")
     val_share: float = Field(0.1, gt=0, lt=1, description="The share that is held out.")
-    front_end: str = Field("fcn8s_lite", description="A module of pipeline.frontends.")
+    front_end: str = Field("upernet_lite", description="A module of pipeline.frontends.")
     architecture: dict[str, Any] = Field(default_factory=dict, description="The front end's Architecture, in part.")
     preprocessing: dict[str, Any] = Field(default_factory=dict, description="The front end's Preprocessing, in part.")
     classes: str | None = Field(None, description="A class set, a file with a name a line, or a count.")

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from pipeline import storage, weights
 from pipeline.config import Source
 from pipeline.training import curves
-from pipeline.training.config import TrainJob
+from pipeline.training.config import Teacher, TrainJob
 
 if TYPE_CHECKING:
     from torch import nn
@@ -111,6 +111,7 @@ def card(
         ("Data", f"{described(job.source)}, {len(prepared.train)} images, void {job.void}"),
         ("Validated on", f"{val}, {len(prepared.val)} images"),
         ("Initialised from", began.note),
+        *([] if job.teacher is None else [("Learned from", _taught(job.teacher))]),
         ("Trained", f"{trained.epochs} epochs of {trained.steps // max(1, trained.epochs)} steps, batch {job.batch}, "
                     f"crops of {job.size}, {how.optimiser}, {how.schedule} schedule from {how.lr}, seed {job.seed}"),
         ("Machine", f"{platform.machine()}, threads: {torch.get_num_threads()}, {position.precision}, "
@@ -143,6 +144,11 @@ def card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _taught(teacher: Teacher) -> str:
+    name = PurePosixPath(storage.public(teacher.weights)).name
+    return f"the truth, and `{teacher.front_end}` with {name} for {teacher.share:.0%} of the loss"
 
 
 def _figure(value: float | None) -> str:

@@ -11,7 +11,7 @@ from pipeline import masks
 from pipeline.metrics import Counts
 from tests.benchmarks.runs import machine, run
 
-MODELS = {"fcn8s_lite": None, "deeplab_v3_mobilenet_v2": "deeplabv3_mobilenetv2_x0.5_voc21.safetensors"}
+MODELS = {"upernet_lite": None, "deeplab_v3_mobilenet_v2": "deeplabv3_mobilenetv2_x0.5_voc21.safetensors"}
 
 
 def main(shared: Path) -> None:

@@ -34,7 +34,7 @@ VARIANTS = {
     "stop_when_unchanged 0.005": {"stop_when_unchanged": 0.005},
     "exact": {"exact": True},
 }
-CAMVID_WEIGHTS = "package:upernet_lite_camvid11.safetensors"
+CAMVID_WEIGHTS = "package:upernet_efficientnet_lite0_camvid11.safetensors"
 SETS = {  # of the papers, see the parameters' table in docs/guide.md
     "67 / 3 / 4 + 1 / 3 (default)": {},
     "DeepLab v1: 50 / 3 / 5 + 3 / 3, after": {

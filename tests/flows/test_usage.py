@@ -43,7 +43,7 @@ def test_a_source_that_is_not_there(densemask: Command, nowhere: dict[str, str],
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--front-end", "fcn8s_light"], "unknown front end 'fcn8s_light'; did you mean 'fcn8s_lite'?"),
+        (["--front-end", "upernet_light"], "unknown front end 'upernet_light'; did you mean 'upernet_lite'?"),
         (["--back-end", "densecfr"], "unknown back end 'densecfr'; did you mean 'densecrf'?"),
         (["--front-end", "deeplab_v3_mobilenet_v2"], "has no bundled weights; name a .safetensors file with --weights"),
         (["--weights", "/nowhere/x.safetensors"], "/nowhere/x.safetensors: it does not exist"),
@@ -61,10 +61,10 @@ def test_weights_of_the_wrong_shape(
     densemask: Command, nowhere: dict[str, str], photographs: Path, tmp_path: Path
 ) -> None:
     weights = tmp_path / "wrong.safetensors"
-    safetensors.numpy.save_file({"head.score5.bias": np.zeros(21, np.float32)}, str(weights))
+    safetensors.numpy.save_file({"classifier.weight": np.zeros((21, 128, 1, 1), np.float32)}, str(weights))
     arguments = ["label", str(photographs), str(tmp_path / "out"), "--weights", str(weights)]
     line = refused(densemask, nowhere, *arguments)
-    assert "does not fit front end 'fcn8s_lite'" in line
+    assert "does not fit front end 'upernet_lite'" in line
     assert "trunk.stem.weight is missing" in line
 
 

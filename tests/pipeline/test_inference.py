@@ -134,8 +134,8 @@ def test_logits_beyond_half_precision_stay_finite() -> None:
 def test_a_recipes_front_end_says_how_photographs_are_scored() -> None:
     recipe = Recipe.model_validate({"front_end": {"flip": True, "scales": [0.5, 1]}})
     data = weights.read_weights(recipe).data
-    (often,) = weights.open_front_end("fcn8s_lite", data, how=recipe.front_end).score([noise(40, 50)])
-    (once,) = weights.open_front_end("fcn8s_lite", data).score([noise(40, 50)])
+    (often,) = weights.open_front_end("upernet_lite", data, how=recipe.front_end).score([noise(40, 50)])
+    (once,) = weights.open_front_end("upernet_lite", data).score([noise(40, 50)])
     assert often.kept is not None and often.size == once.size == (40, 50) and once.kept is None
 
 

@@ -157,7 +157,7 @@ def test_the_page_says_it_all(measured: Labelled) -> None:
     summary = report.write_report(*measured.key)
     page = page_of(summary)
     text = without_scripts(page)
-    assert f"Run {measured.run}" in text and measured.recipe in text and "fcn8s_lite → densecrf" in text
+    assert f"Run {measured.run}" in text and measured.recipe in text and "upernet_lite → densecrf" in text
     assert f"{summary.miou:.3f}" in text and f"{summary.miou_front:.3f}" in text
     assert "over the 4 of 5 classes with truth, 6 images" in text
     assert "1 failed: 1 unreadable" in text and "labelled, not measured" in text

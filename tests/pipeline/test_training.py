@@ -494,6 +494,8 @@ def test_a_network_that_learns_from_a_teacher_alone_comes_to_say_what_it_says(da
     before = distance()
     loop.train(job, no_show, prepared)
     assert distance() < 0.8 * before
+    said = "Learned from | the truth, and `segnet_basic` with model.safetensors for 100% of the loss"
+    assert said in (tmp_path / "out" / results.CARD).read_text()
 
 
 def test_a_teacher_answers_at_the_size_that_is_asked_for(dataset: Path, tmp_path: Path) -> None:
