@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint check bench bench-accuracy bench-camvid bench-densecrf bench-pipeline bench-scale lock clean
+.PHONY: demo test lint check docs bench bench-accuracy bench-camvid bench-densecrf bench-pipeline bench-scale lock clean
 
 demo: $(INSTALLED)  ## label the photographs that scikit-image carries
 	$(BIN)/densemask demo
@@ -23,6 +23,9 @@ lint: $(INSTALLED)
 
 check: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+docs: $(INSTALLED)  ## write docs/job.md anew from the models
+	$(BIN)/python -m tests.docs.reference
 
 bench: bench-accuracy bench-densecrf bench-pipeline bench-scale  ## the tables of docs/results.md; needs ../shared
 

@@ -39,12 +39,16 @@ class Source(Config):
     """Where the images are, and their truth if there is any."""
 
     location: Location = Field(description="A folder, list, .tar or .parquet, local or at any fsspec URL.")
-    layout: Literal["auto", "folder", "voc", "list", "webdataset", "parquet"] = "auto"
+    layout: Literal["auto", "folder", "voc", "list", "webdataset", "parquet"] = Field(
+        "auto", description="What the location holds; auto: it is told by its name and its folders."
+    )
     split: str | None = Field(None, description="VOC layout: a name in ImageSets/Segmentation, such as val.")
-    truth: Location | None = Field(None, description="A folder of index masks, paired with the images by file stem.")
-    uri_column: str = "uri"
-    image_column: str = "image"
-    truth_column: str = "truth"
+    truth: Location | None = Field(
+        None, description="A folder of index masks, paired with the images by path without suffix."
+    )
+    uri_column: str = Field("uri", description="List: the column of locations.")
+    image_column: str = Field("image", description="Parquet: the column of encoded images.")
+    truth_column: str = Field("truth", description="List and Parquet: the column of truth.")
 
     @field_validator("location")
     @classmethod
@@ -99,8 +103,8 @@ class BackEnd(Config):
 class Recipe(Config):
     """Front end + weights + back end + their parameters: all that a mask depends on besides its image."""
 
-    front_end: FrontEnd = FrontEnd()
-    back_end: BackEnd = Field(default_factory=lambda: BackEnd.model_validate({}))
+    front_end: FrontEnd = Field(FrontEnd(), description="A name, or these keys.")
+    back_end: BackEnd = Field(default_factory=lambda: BackEnd.model_validate({}), description="A name, or these keys.")
     max_side: int = Field(
         1024, ge=32, description="Larger images are scored at this longest side; masks keep full size."
     )
@@ -144,7 +148,7 @@ class Evaluation(Config):
 class Bounds(Config):
     """A number that may change while a run goes on."""
 
-    min: int = Field(1, ge=1)
+    min: int = Field(1, ge=1, description="As many there are always.")
     max: int | None = Field(None, ge=1, description="As many as the cluster has cores if left out.")
 
     @model_validator(mode="after")
@@ -157,15 +161,17 @@ class Bounds(Config):
 class Scale(Config):
     """What a run may ask of a cluster that scales by demand."""
 
-    cpus: int = Field(0, ge=0)
-    gpus: int = Field(0, ge=0)
+    cpus: int = Field(0, ge=0, description="Cores; 0: those that are there.")
+    gpus: int = Field(0, ge=0, description="GPUs; 0: those that are there.")
 
 
 class Execution(Config):
     """How the work is spread; has no part in the masks."""
 
     shard_size: int = Field(500, ge=1, description="Images an output object.")
-    front_ends: int | None = Field(None, ge=1, description="Front-end actors; as many as GPUs, or one, if left out.")
+    front_ends: int | None = Field(
+        None, ge=1, description="Front-end actors; one a GPU, or one for eight cores, if left out."
+    )
     refiners: Bounds = Field(Bounds(), description="Refiner actors: a number, or {min: 1, max: 32}.")
     scale_to: Scale = Field(Scale(), description="What a cluster that scales by demand may grow to for the run.")
     batch_size: int = Field(8, ge=1, description="Images a front-end call.")
@@ -194,7 +200,7 @@ class Prices(Config):
     gpu_hour: float | None = Field(None, ge=0, description="Of one GPU at work.")
     gb_read: float | None = Field(None, ge=0, description="Of a gigabyte of photographs that is read.")
     gb_written: float | None = Field(None, ge=0, description="Of a gigabyte of masks that is written.")
-    currency: str = Field("USD", min_length=1, max_length=8)
+    currency: str = Field("USD", min_length=1, max_length=8, description="Of all of them; printed beside sums.")
 
 
 class Floors(Config):
@@ -202,10 +208,10 @@ class Floors(Config):
 
     images: float = Field(0.1, ge=0, description="A share of the usual number of images.")
     failures: float = Field(0.005, ge=0, description="Of the share of images that fail.")
-    confidence: float = Field(0.01, ge=0)
-    entropy: float = Field(0.01, ge=0)
+    confidence: float = Field(0.01, ge=0, description="Of the mean confidence.")
+    entropy: float = Field(0.01, ge=0, description="Of the mean entropy.")
     changed: float = Field(0.005, ge=0, description="Of the share of pixels that the field changes.")
-    golden_miou: float = Field(0.005, ge=0)
+    golden_miou: float = Field(0.005, ge=0, description="Of the golden set's mIoU.")
     area: float = Field(0.01, ge=0, description="Of a class's share of an image.")
 
 
@@ -215,7 +221,7 @@ class Trend(Config):
     nights: int = Field(14, ge=2, description="The last nights that a night is held against.")
     at_least: int = Field(5, ge=2, description="With fewer nights of the same recipe there are no shifts.")
     threshold: float = Field(5.0, gt=0, description="A shift is further from the median, in spreads.")
-    floors: Floors = Floors()
+    floors: Floors = Field(Floors(), description="The least spread of each measure that counts as usual.")
 
     @model_validator(mode="after")
     def _can_be_reached(self) -> "Trend":
@@ -227,11 +233,11 @@ class Trend(Config):
 class Job(Config):
     """What labelling needs to know, wherever its images come from."""
 
-    output: Location
-    recipe: Recipe = Field(default_factory=Recipe)
-    evaluation: Evaluation = Evaluation()
-    execution: Execution = Execution()
-    prices: Prices | None = None
+    output: Location = Field(description="Where masks, plans, recipes and reports go: a folder or URL.")
+    recipe: Recipe = Field(default_factory=Recipe, description="All that changes a mask.")
+    evaluation: Evaluation = Field(Evaluation(), description="How masks are held against the truth.")
+    execution: Execution = Field(Execution(), description="How the work is spread.")
+    prices: Prices | None = Field(None, description="What resources cost; no cost is counted if left out.")
 
     @field_validator("output")
     @classmethod
@@ -244,9 +250,9 @@ class Job(Config):
 class LabelJob(Job):
     """One labelling of a dataset: the whole job file."""
 
-    source: Source
+    source: Source = Field(description="The images: a location, or these keys.")
     golden: Source | None = Field(None, description="Images with truth, whose mIoU is followed night by night.")
-    trend: Trend = Trend()
+    trend: Trend = Field(Trend(), description="What a night is held against.")
 
     @field_validator("source", "golden", mode="before")
     @classmethod

@@ -16,7 +16,7 @@ MOST_STRETCHED = 4  # times ``shorter`` is the most that the other side gets, so
 class Preprocessing(Config):
     """RGB uint8 -> (x - mean) / std in the channel order told, resized, then padded with zeros right and below."""
 
-    channels: Literal["rgb", "bgr"] = "rgb"
+    channels: Literal["rgb", "bgr"] = Field("rgb", description="The order of the channels.")
     mean: Triple = Field((127.5, 127.5, 127.5), description="Grey levels of 255, in the order of channels.")
     std: Triple = Field((127.5, 127.5, 127.5), description="Grey levels of 255, in the order of channels.")
     size: tuple[int, int] | None = Field(None, description="Bring to (height, width) whatever the shape.")

@@ -22,7 +22,7 @@ class ReprocessJob(Job):
     origin: str = Field(description="The recipe whose images are labelled anew.")
     where: str | None = Field(None, description="An SQL condition on its rows.")
     wave_shards: int = Field(8, ge=1, description="Shards between which a nightly run may not come.")
-    gate: Gate = Gate()
+    gate: Gate = Field(Gate(), description="How much worse, and how different, new masks may be.")
 
 
 SETTINGS = [name for name in ReprocessJob.model_fields if name not in ("output", "origin", "where")]

@@ -22,13 +22,13 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    iterations: int = Field(10, ge=1, le=1000)
+    iterations: int = Field(10, ge=1, le=1000, description="Of mean-field inference.")
     spatial_std: float = Field(1.0, ge=MIN_STD, le=MAX_STD, description="Pixels.")
-    spatial_weight: float = Field(3.0, ge=0, le=MAX_WEIGHT)
+    spatial_weight: float = Field(3.0, ge=0, le=MAX_WEIGHT, description="Of nearness.")
     bilateral_xy_std: float = Field(67.0, ge=MIN_STD, le=MAX_STD, description="Pixels.")
     bilateral_rgb_std: float = Field(3.0, ge=MIN_STD, le=MAX_STD, description="Grey levels of 255.")
-    bilateral_weight: float = Field(4.0, ge=0, le=MAX_WEIGHT)
-    normalization: Normalization = "symmetric"
+    bilateral_weight: float = Field(4.0, ge=0, le=MAX_WEIGHT, description="Of nearness in place and colour.")
+    normalization: Normalization = Field("symmetric", description="Of the kernels, as pydensecrf has it.")
     engine: Literal["cpu", "torch", "pydensecrf"] = Field("cpu", description="torch takes a GPU where there is one.")
     keep_label_above: float = Field(
         0.05, ge=0, lt=1, description="Labels whose probability nowhere passes this take no part in the field."

@@ -1,0 +1,37 @@
+"""docs/job.md says what the models say."""
+
+import re
+
+from pydantic import BaseModel
+
+from pipeline.config import LabelJob
+from pipeline.reprocess import ReprocessJob
+from pipeline.training.config import TrainJob
+from tests.docs import reference
+
+
+def test_the_reference_is_what_the_models_say() -> None:
+    assert reference.FILE.read_text() == reference.text(), "make docs writes it anew"
+
+
+def test_every_key_of_every_job_is_described() -> None:
+    models: list[type[BaseModel]] = [LabelJob, ReprocessJob, TrainJob]
+    models += [part.model for model in list(models) for part in reference.parts(model, "", {})]
+    bare = [f"{model.__name__}.{name}" for model in models for name, field in model.model_fields.items()
+            if not field.description]  # fmt: skip
+    assert len(models) > 15 and not bare
+
+
+def test_a_changed_default_or_range_changes_the_reference() -> None:
+    text = reference.text()
+    assert "| `max_side` | whole number | ≥ 32 | `1024` |" in text
+    assert "| `longest_step` | number | ≥ 1, < 2 | `1.75` |" in text
+    assert "| `optimiser` | `adamw`, `sgd` |  | `adamw` |" in text
+
+
+def test_every_link_within_the_reference_leads_to_a_heading() -> None:
+    text = reference.text()
+    headings = re.findall("^#+ (.+)$", text, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    links = set(re.findall(r"\(#([^)]+)\)", text))
+    assert len(links) > 10 and links <= anchors
