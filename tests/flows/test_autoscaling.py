@@ -18,7 +18,7 @@ from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscali
 from ray.autoscaler.v2.sdk import get_cluster_status
 
 from tests.deploy.files import one
-from tests.flows.conftest import BIN, _free_port, start
+from tests.flows.conftest import BIN, free_port, start
 
 CORES = 2  # of a node here, whatever the group's pods have
 IDLE_SECONDS = 5.0
@@ -45,7 +45,7 @@ class Scaling(NamedTuple):
 
 @pytest.fixture
 def scaling(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scaling]:
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     folder = Path("/tmp") / f"scaling-{os.getpid()}"  # Ray's sockets do not bear pytest's long paths
     (tmp_path / "groups.json").write_text(json.dumps(_groups(address)))
     command = [
