@@ -35,10 +35,10 @@ class Candidate(NamedTuple):
 
 
 CANDIDATES = {
-    "SegNet": Candidate("segnet", {"width": 0.25}, None, 256, "90.40 / 71.20 / 60.10 / 46.84"),
-    "SegNet-Basic": Candidate("segnet_basic", {"width": 0.5}, None, 256, "–"),
+    "SegNet": Candidate("segnet", {"width": 0.125}, None, 256, "90.40 / 71.20 / 60.10 / 46.84"),
+    "SegNet-Basic": Candidate("segnet_basic", {"width": 0.25}, None, 256, "–"),
     "FCN-8s": Candidate("fcn8s", LIGHT, "imagenet", 256, "83.27 / 59.56 / 49.83 / 27.99"),
-    "DeconvNet": Candidate("deconvnet", {"width": 0.125, "windows": []}, None, 224, "89.58 / 70.24 / 59.77 / 52.23"),
+    "DeconvNet": Candidate("deconvnet", {"width": 0.0625, "windows": []}, None, 224, "89.58 / 70.24 / 59.77 / 52.23"),
     "DeepLab v1": Candidate("deeplab_v1", LIGHT, "imagenet", 256, "88.20 / 62.53 / 53.88 / 32.77"),
     "DeepLab v2": Candidate("deeplab_v2", LIGHT, "imagenet", 256, "–"),
     "DeepLab v3": Candidate("deeplab_v3", LIGHT, "imagenet", 256, "–"),
@@ -61,7 +61,7 @@ def main() -> None:
     """One training and two labellings a network."""
     parser = argparse.ArgumentParser()
     parser.add_argument("shared", type=Path)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--networks", nargs="*", default=list(CANDIDATES), choices=list(CANDIDATES))
     parser.add_argument("--keep", type=Path, help="a folder in which trainings stay and go on")
     arguments = parser.parse_args()
