@@ -77,16 +77,10 @@ def prefect_server(environment: dict[str, str], tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture(scope="session")
-def metrics_port() -> int:
-    """Where the Ray cluster exports its metrics."""
-    return free_port()
-
-
-@pytest.fixture(scope="session")
-def ray_head(environment: dict[str, str], metrics_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def ray_head(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Ray cluster of one node with two logical cores."""
     log = tmp_path_factory.mktemp("ray") / "log"
-    with running_ray_head(environment, log, f"--metrics-export-port={metrics_port}") as address:
+    with running_ray_head(environment, log) as address:
         yield address
 
 
@@ -94,7 +88,8 @@ def ray_head(environment: dict[str, str], metrics_port: int, tmp_path_factory: p
 def running_ray_head(environment: dict[str, str], log: Path, *arguments: str) -> Iterator[str]:
     """The address of a cluster whose head has two logical cores."""
     port = free_port()
-    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # Ray's sockets do not bear pytest's long paths
+    # Ray's sockets do not bear pytest's long paths; tests know their own Ray by the process's number.
+    folder = Path(tempfile.mkdtemp(prefix=f"ray-{os.getpid()}-", dir="/tmp"))
     head = ("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}", "--disable-usage-stats")
     try:
         with running_ray_node(environment, log, *head, "--num-cpus=2", *arguments):

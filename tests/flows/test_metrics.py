@@ -16,7 +16,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.flows.conftest import free_port, start, until_it_answers, write_photographs
+from tests.flows.conftest import free_port, running_ray_head, start, until_it_answers, write_photographs
 from tests.flows.test_label_command import job_file
 from tests.monitoring import CONFIG, alert_expressions, binary, filled, names, panel_expressions
 
@@ -26,7 +26,20 @@ Query = Callable[[str], list[dict[str, Any]]]
 
 
 @pytest.fixture
-def query(configured: dict[str, str], metrics_port: int, tmp_path: Path) -> Iterator[Query]:
+def metrics_port() -> int:
+    """Where this test's Ray exports its metrics."""
+    return free_port()
+
+
+@pytest.fixture
+def of_its_own(configured: dict[str, str], metrics_port: int, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A shell with a cluster that no other test's run has counted on."""
+    with running_ray_head(configured, tmp_path / "ray.log", f"--metrics-export-port={metrics_port}") as address:
+        yield configured | {"RAY_ADDRESS": address}
+
+
+@pytest.fixture
+def query(metrics_port: int, tmp_path: Path) -> Iterator[Query]:
     """Asks a Prometheus that runs with deploy/'s configuration; only the intervals and the place of the list of Ray's
     nodes are other ones."""
     folder = tmp_path / "prometheus"
@@ -61,7 +74,7 @@ def _answer(url: str) -> Any:
     return answer["data"]
 
 
-def test_the_dashboard_has_data_of_a_running_job(configured: dict[str, str], query: Query, tmp_path: Path) -> None:
+def test_the_dashboard_has_data_of_a_running_job(of_its_own: dict[str, str], query: Query, tmp_path: Path) -> None:
     write_photographs(tmp_path / "photographs", 50)
     for photograph in sorted((tmp_path / "photographs").iterdir()):
         for copy in range(1, 20):
@@ -70,7 +83,7 @@ def test_the_dashboard_has_data_of_a_running_job(configured: dict[str, str], que
     job = job_file(tmp_path, tmp_path / "photographs", tmp_path / "out", shard_size=50)
     expressions = {**panel_expressions(), **alert_expressions()}
     expected = {name for name, text in panel_expressions().items() if not names(text) & SILENT}
-    with start("label", "--job", job, env=configured) as process:
+    with start("label", "--job", job, env=of_its_own) as process:
         try:
             _kill_a_refiner(process)
             missing = expected
