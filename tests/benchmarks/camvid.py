@@ -41,7 +41,7 @@ CANDIDATES = {
     "DeconvNet": Candidate("deconvnet", {"width": 0.0625, "windows": []}, None, 224, "89.58 / 70.24 / 59.77 / 52.23"),
     "DeepLab v1": Candidate("deeplab_v1", LIGHT, "imagenet", 256, "88.20 / 62.53 / 53.88 / 32.77"),
     "DeepLab v2": Candidate("deeplab_v2", LIGHT, "imagenet", 256, "–"),
-    "DeepLab v3": Candidate("deeplab_v3", LIGHT, "imagenet", 256, "–"),
+    "DeepLab v3": Candidate("deeplab_v3", LIGHT | {"output_stride": 16}, "imagenet", 256, "–"),
 }
 
 

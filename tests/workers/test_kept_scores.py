@@ -1,4 +1,4 @@
-"""The two actors' own methods, without Ray: scores that one run keeps serve the next in place of the network."""
+"""The two actors' own methods, in this process: scores that one run keeps serve the next in place of the network."""
 
 from pathlib import Path
 
@@ -15,6 +15,10 @@ from pipeline.weights import read_weights
 from workers.frontend import FrontEndWorker
 from workers.metrics import Labels
 from workers.refiner import RefinerWorker, Target
+
+pytestmark = pytest.mark.usefixtures(
+    "ray_cluster"
+)  # a front end asks Ray for its GPUs, which starts one if there is none
 
 OLD, NEW, RUN = "0123456789abcdef", "fedcba9876543210", "2026-01-01-0001"
 DENSECRF, ARGMAX = (Recipe.model_validate({"back_end": name}) for name in ("densecrf", "argmax"))
