@@ -3,7 +3,6 @@
 OUT/nights/<night>/{gone.parquet, trend.parquet, report.html, night.json}     a night is named by its beginning, UTC
 """
 
-import io
 from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -11,7 +10,6 @@ from typing import NamedTuple
 import plotly.offline
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from markupsafe import Markup
 from pydantic import ValidationError
 
@@ -126,8 +124,8 @@ def write(output: str, night: Night, changes: Changes, rules: Trend) -> Night:
     night = night.model_copy(update={"shifts": tuple(trend.shifts(night, earlier, rules))})
     place = folder(output, night.night)
     table = trend.table([*earlier, night], rules)
-    storage.put(storage.join(place, "gone.parquet"), _parquet(gone))
-    storage.put(storage.join(place, "trend.parquet"), _parquet(table))
+    storage.put(storage.join(place, "gone.parquet"), report.parquet(gone))
+    storage.put(storage.join(place, "trend.parquet"), report.parquet(table))
     storage.put(page(output, night.night), _page(output, [*earlier, night], rules, newly))
     storage.put(storage.join(place, "night.json"), night.model_dump_json(indent=1).encode())
     return night
@@ -139,15 +137,9 @@ def _gone(output: str, earlier: Sequence[Night], gone: pa.Table, night: str) -> 
     if not earlier:
         return table
     location = storage.join(folder(output, earlier[-1].night), "gone.parquet")
-    known = pq.read_table(io.BytesIO(storage.read(location)))
+    known = report.read_table(location)
     dated = gone.join(known, ["image_id", "uri"], join_type="left outer").sort_by("uri")
     return dated.set_column(2, "since", pc.fill_null(dated["since"], night)).cast(GONE_SCHEMA)
-
-
-def _parquet(table: pa.Table) -> bytes:
-    out = io.BytesIO()
-    pq.write_table(table, out, compression="zstd")
-    return out.getvalue()
 
 
 def _page(output: str, nights: Sequence[Night], rules: Trend, newly_gone: pa.Table) -> bytes:

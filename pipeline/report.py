@@ -121,7 +121,7 @@ def read_table(location: str) -> pa.Table:
 def read_summary(output: str, fingerprint: str, run: str) -> Summary:
     """The summary that `write_report` wrote."""
     place = storage.join(folder(output, fingerprint, run), "summary.parquet")
-    return Summary.model_validate(pq.read_table(io.BytesIO(storage.read(place))).to_pylist()[0])
+    return Summary.model_validate(read_table(place).to_pylist()[0])
 
 
 def per_class(tally: Tally, classes: Iterable[str]) -> pa.Table:
@@ -179,7 +179,7 @@ def summarize(tally: Tally, fingerprint: str, run: str, report: str, prices: Pri
 def _earlier_prices(summary: str) -> Prices | None:
     """The prices in a summary that is there already."""
     try:
-        (row,) = pq.read_table(io.BytesIO(storage.read(summary))).to_pylist()
+        (row,) = read_table(summary).to_pylist()
     except AbsentError:
         return None
     return Prices.model_validate(row["prices"]) if row.get("prices") else None

