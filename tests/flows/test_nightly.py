@@ -180,7 +180,9 @@ def test_a_night_past_its_time_limit_is_red_and_has_its_record(
 ) -> None:
     job = tmp_path / "job.yaml"
     job.write_text(json.dumps({"source": str(photographs), "output": str(tmp_path / "out")}))
-    script = f"from flows.label_nightly import label_nightly; label_nightly({str(job)!r}, time_limit_hours=0)"
+    name = f"late-{uuid4()}"
+    night_of = f"label_nightly.with_options(flow_run_name={name!r})({str(job)!r}, time_limit_hours=0)"
+    script = f"from flows.label_nightly import label_nightly; {night_of}"
     env = environment | {"PREFECT_API_URL": prefect_server}
     ended = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=120)
 
@@ -189,9 +191,7 @@ def test_a_night_past_its_time_limit_is_red_and_has_its_record(
     night = json.loads(record.read_text())
     assert (night["images"], night["new"], night["reports"]) == (0, 24, [])
     assert "over its time limit of 0 h; what is committed stays" in night["error"]
-    (run,) = asked(
-        prefect_server, "flow_runs", flows={"name": {"any_": ["label-nightly"]}}, sort="START_TIME_DESC", limit=1
-    )
+    (run,) = asked(prefect_server, "flow_runs", flow_runs={"name": {"any_": [name]}})
     assert run["state"]["type"] == "FAILED" and night["error"] in run["state"]["message"]
 
 
