@@ -11,8 +11,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pipeline import storage
 from pipeline.errors import ConfigError
 
-# Raised by one when the same recipe gives other masks than before, so that archives are labelled anew.
-REVISION = 1
+# Raised by one when the same recipe gives other rows than before (masks, or what is measured of them), so that archives
+# are labelled anew and no recipe's rows mean two things; SCORES_REVISION when it gives other score maps.
+REVISION = 2
+SCORES_REVISION = 1
 
 MAX_SHOWN = 120
 
@@ -116,21 +118,20 @@ class Recipe(Config):
         return {"name": value} if isinstance(value, str) else value
 
     def fingerprint(self, weights_sha256: str) -> str:
-        """16 hex digits that change with anything that changes a mask; where the weights lie does not count."""
-        return _hashed(self._content(weights_sha256))
+        """16 hex digits that change with anything that changes a row; where the weights lie does not count."""
+        return _hashed(self._content(weights_sha256) | {"revision": REVISION})
 
     def scores_fingerprint(self, weights_sha256: str) -> str:
         """16 hex digits that change with anything that changes a score map; the back end has no part in it."""
         content = self._content(weights_sha256)
         del content["back_end"]
-        return _hashed(content)
+        return _hashed(content | {"revision": SCORES_REVISION})
 
     def _content(self, weights_sha256: str) -> dict[str, Any]:
         content = self.model_dump(mode="json")
         # Scoring once has no keys, as before there were more ways.
         inference = self.front_end.model_dump(mode="json", exclude={"name", "weights"}, exclude_defaults=True)
         content["front_end"] = {"name": self.front_end.name, "weights_sha256": weights_sha256, **inference}
-        content["revision"] = REVISION
         return content
 
 

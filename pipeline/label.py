@@ -16,7 +16,7 @@ from pipeline.config import Evaluation, Recipe
 from pipeline.errors import ImageError, TruthError
 from pipeline.frontends import FrontEnd
 from pipeline.masks import Row
-from pipeline.scores import ScoreMap, full_logits, softmax
+from pipeline.scores import ScoreMap, posterior
 from pipeline.sources import ImageRef
 from pipeline.sources.reading import read_part
 from pipeline.stopwatch import Stopwatch
@@ -96,13 +96,12 @@ def refine_image(
     photograph = images.decode(scored.data, recipe.max_pixels, recipe.max_side)
     size = photograph.height, photograph.width
     watch.lap("decode")
-    probabilities = softmax(full_logits(scored.scores))
+    before = posterior(scored.scores)
     planes, classes = scored.scores.labels, scored.scores.classes
-    front = planes[probabilities.argmax(0)]
+    front = planes[before.probabilities.argmax(0)]
     back_end = backends.load(recipe.back_end.name)
     parameters = back_end.Parameters.model_validate(recipe.back_end.parameters)
-    after = back_end.refine(photograph.rgb, probabilities, parameters)
-    refined = planes[after.labels()]
+    refined = planes[back_end.refine(photograph.rgb, before.probabilities, parameters).labels()]
     watch.lap("field")
     labels = images.enlarge_labels(refined, size)
     mask = images.encode_mask(labels, scored.palette)
@@ -114,8 +113,8 @@ def refine_image(
         "mask": {"bytes": mask, "path": masks.mask_path(ref.image_id)},
         "labels": present.astype(np.int16),
         "areas": (pixels / labels.size).astype(np.float32),
-        "confidence": float(after.probabilities.max(0).mean()),
-        "entropy": _entropy(after.probabilities, classes),
+        "confidence": before.confidence,
+        "entropy": before.entropy,
         "changed": float((front != refined).mean()),
         "front_end_ms": scored.front_end_ms,
         "front_end_cpu_ms": scored.front_end_cpu_ms,
@@ -142,12 +141,6 @@ def label_shard(
         else:
             rows.append(refine_image(ref, scored, shard, recipe, evaluation))
     return rows
-
-
-def _entropy(probabilities: np.ndarray, classes: int) -> float:
-    """The mean entropy of a pixel over the log of the class count: 0 certain, 1 uniform."""
-    total = -float((probabilities * np.log(np.maximum(probabilities, 1e-12))).sum())
-    return max(0.0, total / (probabilities[0].size * np.log(max(2, classes))))
 
 
 def _against_truth(ref: ImageRef, labels: np.ndarray, front: np.ndarray, classes: int, evaluation: Evaluation) -> Row:

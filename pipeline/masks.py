@@ -35,7 +35,7 @@ SCHEMA = pa.schema(
         ("mask", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
         ("labels", pa.list_(pa.int16())),
         ("areas", pa.list_(pa.float32())),  # the share of the image that each of the labels takes
-        ("confidence", pa.float32()),
+        ("confidence", pa.float32()),  # of the front end, as is the entropy: before the field
         ("entropy", pa.float32()),
         ("changed", pa.float32()),
         ("refined", _COUNTS),

@@ -39,7 +39,7 @@ def figures(tally: Tally, classes: Sequence[str]) -> list[Figure]:
     confidence = tally.measure("confidence")
     if len(confidence):
         drawn += [
-            histogram("confidence", "Confidence by image", confidence, "mean top probability", ".3~f"),
+            histogram("confidence", "Confidence by image", confidence, "mean top probability before the field", ".3~f"),
             histogram("entropy", "Entropy by image", tally.measure("entropy"), "0 certain, 1 uniform", ".3~f"),
         ]
     changed = tally.measure("changed")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Labels whose probability nowhere passes this are not sent by networks that end at full size.
 PROBABLE = 0.05
 LOWEST = -100.0  # a log-probability; float16 has it, and float32 has its exponential
+STRIP = 16  # rows of an image whose scores stay in the cache while they are worked on
 
 
 class Resize(NamedTuple):
@@ -107,6 +108,31 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     np.exp(logits, out=logits)
     logits /= logits.sum(0)
     return logits
+
+
+class Posterior(NamedTuple):
+    """Class probabilities float32 [K, H, W], and how certain a pixel's are on average."""
+
+    probabilities: np.ndarray
+    confidence: float  # the largest probability
+    entropy: float  # over the log of the class count: 0 certain, 1 uniform
+
+
+def posterior(scores: ScoreMap) -> Posterior:
+    """What the scores say of each pixel of the image that was scored, by softmax."""
+    logits = full_logits(scores)
+    largest = entropy = 0.0
+    for row in range(0, logits.shape[1], STRIP):
+        strip = logits[:, row : row + STRIP]
+        strip -= strip.max(0)
+        exponentials = np.exp(strip)
+        total = exponentials.sum(0)
+        largest += (1 / total).sum(dtype=np.float64)  # the largest exponential is 1
+        mean_logit = np.einsum("khw,khw->hw", exponentials, strip) / total
+        entropy += (np.log(total) - mean_logit).sum(dtype=np.float64)
+        np.divide(exponentials, total, out=strip)
+    pixels = logits[0].size
+    return Posterior(logits, float(largest / pixels), float(entropy / (pixels * np.log(max(2, scores.classes)))))
 
 
 @lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""Rows by an SQL condition, such as ``confidence < 0.6 and list_contains(labels, 15)``. DuckDB judges a row at a time.
+"""Rows by an SQL condition, such as ``confidence < 0.8 and list_contains(labels, 15)``. DuckDB judges a row at a time.
 
 A condition sees the columns of the mask shards but for the masks themselves, and the recipe and run of each row.
 """

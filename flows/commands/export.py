@@ -19,7 +19,7 @@ def export(
     format_name: Annotated[str, typer.Option("--format", "-f", help="voc, coco, label-studio or cvat.")],
     to: Annotated[str | None, typer.Option(help="A folder or URL; OUTPUT/export/FORMAT if left out.")] = None,
     where: Annotated[
-        str | None, typer.Option(help="An SQL condition over the rows' columns, such as 'confidence < 0.6'.")
+        str | None, typer.Option(help="An SQL condition over the rows' columns, such as 'confidence < 0.8'.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The least certain so many; all if left out.")] = None,
     photographs: Annotated[bool, typer.Option(help="Copy photographs, or leave them where they are.")] = True,

@@ -67,6 +67,7 @@ def test_a_folder_becomes_masks_plan_recipe_and_report(
     summary = pq.read_table(output / f"reports/{place}/summary.parquet").to_pylist()[0]
     assert summary["miou"] == pytest.approx(outcome["miou"])
     _same_as_in_one_process(job, truth, output)
+    _doubts_are_a_review_queue(densemask, configured, output)
     _again_there_is_nothing_to_do(densemask, configured, job, truth, output)
     _only_what_is_new_is_labelled(densemask, configured, job, truth, output, photographs)
 
@@ -88,6 +89,17 @@ def _same_as_in_one_process(job: str, truth: Path, output: Path) -> None:
             assert other[name] == pytest.approx(row[name], abs=1e-6)
         for name in ("refined", "front", "boundary"):
             assert {key: list(value) for key, value in row[name].items()} == other[name]
+
+
+def _doubts_are_a_review_queue(densemask: Command, configured: dict[str, str], output: Path) -> None:
+    """The network is sure of the cats, every third photograph, and of nothing else."""
+    doubts = ("--where", "confidence < 0.85", "--to", str(output.parent / "review"))
+    ended = densemask("export", str(output), "--format", "label-studio", *doubts, env=configured)
+    assert ended.code == 0, ended.err
+    tasks = json.loads((output.parent / "review/tasks.json").read_text())
+    assert {task["data"]["image_id"] for task in tasks} == {f"photo-{n:03d}.jpg" for n in range(24) if n % 3 != 1}
+    scores = [task["predictions"][0]["score"] for task in tasks]
+    assert scores == sorted(scores)
 
 
 def _again_there_is_nothing_to_do(

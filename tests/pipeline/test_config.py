@@ -205,10 +205,14 @@ def test_the_fingerprint_changes_with_the_weights() -> None:
     assert fingerprint({}, "a" * 64) != fingerprint({}, "b" * 64)
 
 
-def test_the_fingerprint_changes_with_the_revision(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = fingerprint({})
-    monkeypatch.setattr("pipeline.config.REVISION", 2)
-    assert fingerprint({}) != before
+def test_the_fingerprint_changes_with_the_revision_of_rows_and_scores_with_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows, scores = fingerprint({}), Recipe().scores_fingerprint(SHA)
+    monkeypatch.setattr("pipeline.config.REVISION", 0)
+    assert fingerprint({}) != rows and Recipe().scores_fingerprint(SHA) == scores
+    monkeypatch.setattr("pipeline.config.SCORES_REVISION", 0)
+    assert Recipe().scores_fingerprint(SHA) != scores
 
 
 @pytest.mark.parametrize("content", [
@@ -230,7 +234,7 @@ def test_the_fingerprint_has_no_part_of_execution_or_evaluation(tmp_path: Path) 
 
 def test_a_fingerprint_is_16_hex_digits_and_the_same_on_every_machine() -> None:
     """A change of this number labels every archive anew: let it be meant."""
-    assert fingerprint({}) == "bec24fcf9f7d9f11"
+    assert fingerprint({}) == "26b5b2442e7144bd"
 
 
 @pytest.mark.parametrize("model", [Source, Recipe, Evaluation, Execution, LabelJob])

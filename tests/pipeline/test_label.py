@@ -32,13 +32,17 @@ class SomePlanes:
         return ScoreMap(whole, ())
 
 
+def photograph(folder: Path, truth: str | None = None) -> ImageRef:
+    path = folder / "a.png"
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (30, 41, 3)).astype(np.uint8)).save(path)
+    return ImageRef("a", str(path), "", "etag", path.stat().st_size, truth, None)
+
+
 @pytest.mark.parametrize("back_end", ["argmax", "densecrf"])
 def test_planes_that_were_not_sent_change_no_row(tmp_path: Path, back_end: str) -> None:
-    rng = np.random.default_rng(1)
-    photograph, truth = tmp_path / "a.png", tmp_path / "truth.png"
-    Image.fromarray(rng.integers(0, 256, (30, 41, 3)).astype(np.uint8)).save(photograph)
-    Image.fromarray(rng.integers(0, CLASSES, (30, 41)).astype(np.uint8)).save(truth)
-    ref = ImageRef("a", str(photograph), "", "etag", photograph.stat().st_size, str(truth), None)
+    truth = tmp_path / "truth.png"
+    Image.fromarray(np.random.default_rng(2).integers(0, CLASSES, (30, 41)).astype(np.uint8)).save(truth)
+    ref = photograph(tmp_path, str(truth))
     recipe = Recipe.model_validate({"back_end": back_end})
     (few,), (all_of_them,) = (
         label.label_shard([ref], 0, SomePlanes(sends_all), recipe, Evaluation())  # type: ignore[arg-type]
@@ -52,3 +56,14 @@ def test_planes_that_were_not_sent_change_no_row(tmp_path: Path, back_end: str) 
             assert len(few[measure][count]) == CLASSES
     assert few["entropy"] == pytest.approx(all_of_them["entropy"], abs=1e-5)
     assert few["changed"] == all_of_them["changed"]
+
+
+def test_certainty_is_the_networks_whatever_the_back_end(tmp_path: Path) -> None:
+    ref = photograph(tmp_path)
+    (plain,), (refined,) = (
+        label.label_shard([ref], 0, SomePlanes(False), Recipe.model_validate({"back_end": back_end}), Evaluation())  # type: ignore[arg-type]
+        for back_end in ("argmax", "densecrf")
+    )
+    assert refined["changed"] > 0
+    assert (plain["confidence"], plain["entropy"]) == (refined["confidence"], refined["entropy"])
+    assert plain["confidence"] < 0.95

@@ -31,7 +31,7 @@ def about_duckdb(names: Names) -> None:
     assert [(row[0], row[2], row[3]) for row in names["doubts"]] == [
         ("c.jpg", 0.25, [0, 1, 2]),
         ("a.jpg", 0.5, [0, 1, 2]),
-        ("b.jpg", 0.75, [0, 1, 2]),
+        ("b.jpg", 0.875, [0, 1, 2]),
     ]
 
 
@@ -76,7 +76,7 @@ CHECKS: dict[str, Callable[[Names], None]] = {
 def label(raw: Path, output: str) -> Archive:
     """Three images and a failure; then one image was changed and is labelled again."""
     places = {name: write_photograph(raw / f"{name}.jpg", 40, 48) for name in "abcd"}
-    shots = [Shot(f"{name}.jpg", places[name], blobs(number), 0.75) for number, name in enumerate("abc")]
+    shots = [Shot(f"{name}.jpg", places[name], blobs(number), 0.875) for number, name in enumerate("abc")]
     write_run(output, [*shots[:2], shots[2]._replace(confidence=0.25), Shot("d.jpg", places["d"], None)])
     write_photograph(raw / "a.jpg", 40, 48, 1)
     return write_run(output, [shots[0]._replace(confidence=0.5)])

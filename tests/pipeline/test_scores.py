@@ -1,10 +1,11 @@
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from pipeline.scores import Crop, Resize, ScoreMap, full_logits, softmax
+from pipeline.scores import STRIP, Crop, Kept, Resize, ScoreMap, full_logits, posterior, softmax
 
 side = st.integers(1, 60)
 resize = st.builds(Resize, side, side, st.booleans())
@@ -66,3 +67,15 @@ def test_softmax_is_that_of_torch_however_large_the_logits(classes: int, scale: 
     logits = (np.random.default_rng(classes).normal(size=(classes, 3, 4)) * scale).astype(np.float32)
     expected = torch.from_numpy(logits).softmax(0).numpy()
     np.testing.assert_allclose(softmax(logits.copy()), expected, atol=1e-6)
+
+
+@given(st.integers(1, 6), st.integers(1, 3 * STRIP), st.floats(0, 60_000))
+def test_the_posterior_is_as_certain_as_its_probabilities(planes: int, height: int, largest: float) -> None:
+    logits = (np.random.default_rng(planes).uniform(-1, 1, (planes, height, 5)) * largest).astype(np.float16)
+    found = posterior(ScoreMap(logits, (), Kept(tuple(range(planes)), 7)))
+    expected = torch.from_numpy(logits).double().softmax(0)
+    np.testing.assert_allclose(found.probabilities, expected.numpy(), atol=1e-6)
+    assert found.probabilities.dtype == np.float32
+    assert found.confidence == pytest.approx(float(expected.amax(0).mean()), abs=1e-6)
+    entropy = torch.special.entr(expected).sum(0).mean() / np.log(7)
+    assert found.entropy == pytest.approx(float(entropy), abs=1e-6)

@@ -8,6 +8,8 @@ from pipeline import masks
 from pipeline.errors import ConfigError
 from pipeline.selection import select
 from tests.pipeline.archives import Archive, Shot, blobs, write_photograph, write_run
+from tests.pipeline.conftest import Labeller
+from tests.pipeline.test_gallery import plain
 
 
 @pytest.fixture
@@ -47,6 +49,16 @@ def test_the_least_certain_come_first(twice: Archive) -> None:
     images = select(twice.output).least_certain_first().images
     assert images["image_id"].to_pylist() == ["a", "c", "d"]
     assert images["confidence"].to_pylist() == pytest.approx([0.4, 0.5, 0.7])
+
+
+def test_a_line_can_be_drawn_by_the_networks_doubts_behind_a_field(label_pictures: Labeller) -> None:
+    """Its network is surer of a square than of the ground, so a small square is a doubtful picture."""
+    output = label_pictures(plain(7), back_end="densecrf").output
+    queue = select(output).least_certain_first().images
+    assert queue["image_id"].to_pylist() == [f"image-{number}" for number in range(7)]
+    line = queue["confidence"][3].as_py()
+    doubts = select(output, condition=f"confidence < {line}").images
+    assert line < 0.6 and sorted(doubts["image_id"].to_pylist()) == ["image-0", "image-1", "image-2"]
 
 
 @pytest.mark.parametrize(
