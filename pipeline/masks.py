@@ -22,6 +22,16 @@ from pipeline.metrics import Counts
 STATUSES = ("ok", "unreadable", "rejected", "quarantined")
 _COUNTS = pa.struct([(name, pa.list_(pa.int64())) for name in ("tp", "fp", "fn")])
 _HUGGING_FACE = {"info": {"features": {"mask": {"_type": "Image"}}}}
+TAKEN: list[tuple[str, pa.DataType]] = [  # what the image took of each stage
+    ("front_end_ms", pa.float32()),
+    ("back_end_ms", pa.float32()),
+    ("front_end_cpu_ms", pa.float32()),
+    ("front_end_gpu_ms", pa.float32()),
+    ("back_end_cpu_ms", pa.float32()),
+    ("bytes_read", pa.int64()),
+    ("bytes_scores", pa.int64()),
+    ("bytes_written", pa.int64()),
+]
 SCHEMA = pa.schema(
     [
         ("image_id", pa.string()),
@@ -41,14 +51,7 @@ SCHEMA = pa.schema(
         ("refined", _COUNTS),
         ("front", _COUNTS),
         ("boundary", _COUNTS),
-        ("front_end_ms", pa.float32()),
-        ("back_end_ms", pa.float32()),
-        ("front_end_cpu_ms", pa.float32()),
-        ("front_end_gpu_ms", pa.float32()),
-        ("back_end_cpu_ms", pa.float32()),
-        ("bytes_read", pa.int64()),
-        ("bytes_scores", pa.int64()),
-        ("bytes_written", pa.int64()),
+        *TAKEN,
     ],
     metadata={"huggingface": json.dumps(_HUGGING_FACE)},
 )

@@ -11,32 +11,17 @@ from pipeline import masks
 from pipeline.cost import Usage
 from pipeline.metrics import Counts
 
-_IMAGE_FIELDS: list[tuple[str, pa.DataType]] = [
-    ("image_id", pa.string()),
-    ("uri", pa.string()),
-    ("shard", pa.int32()),
-    ("status", pa.string()),
-    ("error", pa.string()),
-    ("height", pa.int32()),
-    ("width", pa.int32()),
-    ("miou", pa.float64()),  # null without truth
-    ("miou_front", pa.float64()),
-    ("boundary_miou", pa.float64()),
-    ("pixel_accuracy", pa.float64()),
-    ("confidence", pa.float32()),
-    ("entropy", pa.float32()),
-    ("changed", pa.float32()),
-    ("labels", pa.list_(pa.int16())),
-    ("front_end_ms", pa.float32()),
-    ("back_end_ms", pa.float32()),
-    ("front_end_cpu_ms", pa.float32()),
-    ("front_end_gpu_ms", pa.float32()),
-    ("back_end_cpu_ms", pa.float32()),
-    ("bytes_read", pa.int64()),
-    ("bytes_scores", pa.int64()),
-    ("bytes_written", pa.int64()),
-]
-IMAGE_SCHEMA = pa.schema(_IMAGE_FIELDS)
+IMAGE_SCHEMA = pa.schema(
+    [
+        *(masks.SCHEMA.field(name) for name in ("image_id", "uri", "shard", "status", "error", "height", "width")),
+        ("miou", pa.float64()),  # null without truth
+        ("miou_front", pa.float64()),
+        ("boundary_miou", pa.float64()),
+        ("pixel_accuracy", pa.float64()),
+        *(masks.SCHEMA.field(name) for name in ("confidence", "entropy", "changed", "labels")),
+        *masks.TAKEN,
+    ]
+)
 COUNTED = ("refined", "front", "boundary")
 COLUMNS = tuple(name for name in masks.SCHEMA.names if name not in ("mask", "etag"))
 # Usage's fields: the column that each is the mean of, and in how many of its units
