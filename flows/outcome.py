@@ -10,25 +10,29 @@ from pipeline.errors import DensemaskError, RunError
 from pipeline.prepare import Prepared
 
 
-class Outcome(BaseModel):
-    """What a command that labels has done. Rates are of this command; mIoU and cost are of its newest run as a
-    whole."""
+class Done(BaseModel):
+    """What a command has done that gives images rows of a recipe: its own counts and rates."""
 
     model_config = ConfigDict(frozen=True)
 
     recipe: str
-    run: str | None
-    images: int
-    ok: int
-    failed: int
-    shards: int
+    images: int = 0
+    ok: int = 0
+    failed: int = 0
+    shards: int = 0
     seconds: float
-    images_per_s: float | None
-    steady_images_per_s: float | None
-    miou: float | None
-    classes: int | None
-    report: str | None
-    cost: Cost | None
+    images_per_s: float | None = None
+
+
+class Outcome(Done):
+    """What a labelling has done. Its mIoU and cost are of its newest run as a whole."""
+
+    run: str | None
+    steady_images_per_s: float | None = None
+    miou: float | None = None
+    classes: int | None = None
+    report: str | None = None
+    cost: Cost | None = None
 
 
 def missing_rows(errors: Sequence[BaseException], committed: int) -> str:
@@ -41,7 +45,7 @@ def missing_rows(errors: Sequence[BaseException], committed: int) -> str:
 class RedRun(RunError):
     """A run that ended red, with what it has done all the same."""
 
-    def __init__(self, message: str, outcome: BaseModel) -> None:
+    def __init__(self, message: str, outcome: Done) -> None:
         super().__init__(message)
         self.outcome = outcome
 
@@ -52,8 +56,4 @@ class TooManyFailed(RedRun):
 
 def nothing_new(prepared: Prepared, seconds: float) -> Outcome:
     """The outcome where every image has its row."""
-    return Outcome(
-        recipe=prepared.recipe.fingerprint, run=prepared.newest, images=0, ok=0, failed=0, shards=0,
-        seconds=round(seconds, 3), images_per_s=None, steady_images_per_s=None, miou=None, classes=None, report=None,
-        cost=None,
-    )  # fmt: skip
+    return Outcome(recipe=prepared.recipe.fingerprint, run=prepared.newest, seconds=round(seconds, 3))

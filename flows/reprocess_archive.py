@@ -5,11 +5,10 @@ from contextlib import nullcontext
 from datetime import UTC, datetime
 
 from prefect import flow
-from pydantic import BaseModel, ConfigDict
 
 from flows import artifacts, comparison_artifacts, run_log, waves
 from flows.display import LINE_SECONDS, counted, say
-from flows.outcome import RedRun
+from flows.outcome import Done, RedRun
 from pipeline import comparison_report, gate, masks, storage, succession
 from pipeline.comparison import Comparison
 from pipeline.errors import RunError
@@ -20,27 +19,18 @@ from pipeline.reprocess import waves as cut
 from workers import cluster
 
 
-class Reprocessed(BaseModel):
-    """What a reprocessing has done. Counts and rates are of this command, measures of all images of both recipes."""
+class Reprocessed(Done):
+    """What a reprocessing has done. Its measures are of all images of both recipes."""
 
-    model_config = ConfigDict(frozen=True)
-
-    recipe: str
     origin: str  # the recipe whose images were labelled anew
-    images: int
-    ok: int
-    failed: int
-    shards: int
-    seconds: float
-    images_per_s: float | None
-    missing: int | None  # images of the old recipe that the new one has no row of
+    missing: int | None = None  # images of the old recipe that the new one has no row of
     old_miou: float | None = None
     miou: float | None = None
     classes: int | None = None
     churn: float | None = None
     promoted: bool
     reasons: list[str]  # why the gate did not let it pass
-    comparison: str | None
+    comparison: str | None = None
 
 
 @flow(
@@ -87,11 +77,8 @@ def settle(job: ReprocessJob, found: Archive, compared: Comparison, started: flo
 
 def unchanged(found: Archive, started: float) -> Reprocessed:
     """The outcome where the archive is the recipe's own."""
-    return Reprocessed(
-        recipe=found.recipe.fingerprint, origin=found.recipe.fingerprint, images=0, ok=0, failed=0, shards=0,
-        seconds=round(time.monotonic() - started, 3), images_per_s=None, missing=0, promoted=True, reasons=[],
-        comparison=None,
-    )  # fmt: skip
+    fingerprint, seconds = found.recipe.fingerprint, round(time.monotonic() - started, 3)
+    return Reprocessed(recipe=fingerprint, origin=fingerprint, seconds=seconds, missing=0, promoted=True, reasons=[])
 
 
 def _to_report(job: ReprocessJob, found: Archive) -> list[str]:
@@ -149,7 +136,7 @@ def _reprocessed(
         promoted=promoted,
         reasons=reasons or [],
         comparison=None if compared is None else compared.report,
-        **{"missing": None, **measures},
+        **measures,
     )
 
 
