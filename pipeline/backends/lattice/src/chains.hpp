@@ -37,7 +37,7 @@ template <class Key> struct Merge {
         next[ids[i]] = met ? ids[t] : count;
         has_previous[ids[t]] |= met;
         i += wanted <= found;
-        t += found < wanted;
+        t += found <= wanted;
     }
 };
 

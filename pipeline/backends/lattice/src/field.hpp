@@ -41,7 +41,7 @@ public:
             terms_.push_back(std::move(term));
         }
         for (auto* block : {&t_, &f_, &q_}) *block = Array<float>(size_t(BLOCK) * width_ + WIDE);
-        for (auto* planes : {&x_, &f_planes_}) *planes = Array<float>(size_t(std::max(width_, field.labels)) * BLOCK);
+        for (auto* planes : {&x_, &f_planes_}) *planes = Array<float>(size_t(std::max(planes_of(shape), field.labels)) * BLOCK);
         std::fill(x_.begin(), x_.end(), 0.0f);  // lanes without a label stay zero
         line_ = Array<float>(size_t(BLOCK + 2 * reach) * width_ + TOGETHER);
         for (auto* image : {&now_, &next_}) *image = Array<Level>(n * width_ + TOGETHER);
@@ -285,6 +285,7 @@ inline int infer(const Field& field, const Unary& unary, float* q, const Inferen
     if (labels == 5) return run(Shape<4, 1>(4), less_one);
     if (labels <= 8) return run(Shape<8, 1>(8), whole);
     if (labels == 9) return run(Shape<8, 1>(8), less_one);
+    if (labels <= 12) return run(Shape<12, 1>(12), whole);
     if (labels <= 16) return run(Shape<16, 1>(16), whole);
     if (labels == 17) return run(Shape<16, 1>(16), less_one);
     if (labels <= 24) return run(Shape<8, 3>(24), whole);

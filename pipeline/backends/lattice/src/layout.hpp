@@ -69,12 +69,23 @@ template <class V> inline V odds(V a, V b) {
 }
 
 // N labels are turned at a time, a vector of pixels each: as many as there are, or a register holds.
-template <class Shape> constexpr int TURNED = Shape::lanes < WIDE ? Shape::lanes : WIDE;
+// Of twelve lanes the last vector reaches into the next pixel's.
+template <class Shape> constexpr int TURNED = Shape::lanes < WIDE && Shape::lanes != 12 ? Shape::lanes : WIDE;
 template <int N> using Turned = typename Lanes<(N >= 8 ? N : WIDE)>::type;
 
 // Where vector i of N that are turned lies among the lanes: it is pixel i's, or of fewer labels those of many pixels.
 template <int N> inline int place(int i, int width) {
     return N >= 8 ? i * width : i * WIDE;
+}
+
+// How many planes are read or written where the lanes of a shape are turned.
+template <class Shape> int planes_of(Shape shape) {
+    constexpr int N = TURNED<Shape>;
+    return (shape.width() + N - 1) / N * N;
+}
+
+template <class V> inline f4 first_four(V v) {
+    return __builtin_shufflevector(v, v, 0, 1, 2, 3);
 }
 
 template <class Shape> void planes_to_lanes(Shape shape, const float* planes, int count, float* lanes) {
@@ -98,7 +109,13 @@ template <class Shape> void planes_to_lanes(Shape shape, const float* planes, in
                 for (int i = 0; i < N; ++i) v[i] = next[i];
             }
 #pragma GCC unroll 16
-            for (int i = 0; i < N; ++i) store<V>(lanes + p * width + label + place<N>(i, width), v[i]);
+            for (int i = 0; i < N; ++i) {
+                float* to = lanes + p * width + label + place<N>(i, width);
+                if (Shape::lanes == 12 && label == 8)
+                    store<f4>(to, first_four(v[i]));
+                else
+                    store<V>(to, v[i]);  // of sixteen the last four are the next pixel's, who comes next
+            }
         }
 }
 

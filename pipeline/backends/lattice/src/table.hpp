@@ -20,13 +20,13 @@ public:
 
     uint32_t insert(Key key) {
         size_t at = hash(key);
-        while (slots_[at].id != FREE) {
-            if (slots_[at].key == key) return slots_[at].id;
-            at = (at + 1) & mask_;
-        }
-        slots_[at] = {key, size_};
+        while ((slots_[at].key != key) & (slots_[at].id != FREE)) at = (at + 1) & mask_;
+        const bool is_new = slots_[at].id == FREE;  // without a branch, which nobody could foresee
+        const uint32_t id = is_new ? size_ : slots_[at].id;
+        slots_[at] = {key, id};
         keys_[size_] = key;
-        return size_++;
+        size_ += is_new;
+        return id;
     }
 
     // Before a block of at most `count` insertions: keeps the table at most 5/8 full.
