@@ -17,7 +17,6 @@ struct Chains {
 // One merge of the sorted keys with themselves, `step` apart. next[v]: the neighbour ahead of vertex v, or `count`.
 template <class Key> struct Merge {
     const Key* keys;
-    const uint32_t* ids;
     uint32_t count;
     Key step;
     Array<uint32_t> next;
@@ -25,7 +24,7 @@ template <class Key> struct Merge {
     uint32_t i = 0, t = 0;
 
     Merge(const Sorted<Key>& sorted, int64_t step)
-        : keys(sorted.keys.data()), ids(sorted.ids.data()), count(sorted.count), step(static_cast<Key>(std::abs(step))),
+        : keys(sorted.keys.data()), count(sorted.count), step(static_cast<Key>(std::abs(step))),
           next(count + 1), has_previous(count + 1) {
         next[count] = count;
         std::fill(has_previous.begin(), has_previous.end(), uint8_t(0));
@@ -34,8 +33,8 @@ template <class Key> struct Merge {
     void advance() {
         const Key wanted = keys[i] + step, found = keys[t];
         const bool met = wanted == found;
-        next[ids[i]] = met ? ids[t] : count;
-        has_previous[ids[t]] |= met;
+        next[i] = met ? t : count;
+        has_previous[t] |= met;
         i += wanted <= found;
         t += found <= wanted;
     }

@@ -114,7 +114,7 @@ public:
 
     void add_gaussian(double y_deviation, double x_deviation, float weight, std::vector<float> matrix,
                       Normalization normalization) override {
-        field_.terms.push_back(gaussian_term(field_.grid, y_deviation, x_deviation, weight, std::move(matrix), normalization));
+        field_.terms.push_back(gaussian_term(field_.grid, y_deviation, x_deviation, weight, std::move(matrix), normalization, !field_.whole()));
     }
 
     int infer(const Unary& unary, float* q, Inference inference, bool resume) const override {

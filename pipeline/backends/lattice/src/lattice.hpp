@@ -4,7 +4,8 @@
 // along d+1 axes; the point slices its simplex back. The lattice A*_d is isomorphic to Z^d by a_i = (k_{i-1} - k_i) / (d+1),
 // where k are its usual d+1 coordinates: a step along axis j takes a_j up by one and a_{j+1} down by one. So a vertex is
 // one integer in a mixed radix, an axis is one constant to add, and sorted keys meet their neighbours in one merge.
-// Vertices are numbered as the walk over the pixels first meets them, so that what is used together lies together.
+// Vertices are numbered by their keys, whose highest digits are of the position in an image: what is used together lies
+// together, and the passes over neighbours walk the memory in order.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -89,17 +90,16 @@ inline Radix radix_of(const Features& features) {
     return radix;
 }
 
-// Simplices of a block of points: key of the 0-remainder vertex, the axes by descending residual, barycentric weights.
+// Simplices of a block of points: the keys of their vertices, by remainder, and barycentric weights.
 template <int D, class Key> struct Embedding {
-    Key base[BLOCK];
-    int32_t axis[(D ? D : MAX_DIMENSIONS) + 1][BLOCK];
-    float weight[(D ? D : MAX_DIMENSIONS) + 1][BLOCK];
+    static constexpr int SIZE = (D ? D : MAX_DIMENSIONS) + 1;
+    typedef Key Keys __attribute__((vector_size(8 * sizeof(Key)), aligned(4), may_alias));
+    Key key[SIZE][BLOCK];
+    float weight[SIZE][BLOCK];
 
     // Products and sums are rounded one by one, as in the authors' code (see feature_scales).
     __attribute__((optimize("fp-contract=off"))) void of(const float* features, const Radix& radix, const float* scale, int count) {
         const int d = D ? D : radix.d;
-        constexpr int SIZE = (D ? D : MAX_DIMENSIONS) + 1;
-        for (int p = 0; p < BLOCK; ++p) base[p] = 0;
         const float down = 1.0f / (d + 1), up = float(d + 1);
         for (int at = 0; at < count; at += 8) {
             f8 residual[SIZE], rounded[SIZE];
@@ -148,13 +148,30 @@ template <int D, class Key> struct Embedding {
                 }
             store<f8>(&weight[0][at], (residual[d] - residual[0]) * down + 1.0f);
             for (int k = 1; k <= d; ++k) store<f8>(&weight[k][at], (residual[d - k] - residual[d - k + 1]) * down);
-            for (int i = 0; i <= d; ++i) *reinterpret_cast<i8*>(&axis[i][at]) = order[i];
+            Keys vertex{};
             for (int i = 1; i <= d; ++i) {
-                const i8 a = to_int<f8>(rounded[i - 1] - rounded[i]);
-                for (int p = 0; p < 8; ++p)
-                    base[at + p] += static_cast<Key>(a[p] - radix.low[i - 1]) * static_cast<Key>(radix.stride[i - 1]);
+                const i8 a = to_int<f8>(rounded[i - 1] - rounded[i]) - int32_t(radix.low[i - 1]);
+                vertex += __builtin_convertvector(a, Keys) * static_cast<Key>(radix.stride[i - 1]);
             }
+            put(0, at, vertex);
+            for (int k = 1; k <= d; ++k) put(k, at, vertex += steps_along(order[d - k + 1], radix));
         }
+    }
+
+private:
+    void put(int k, int at, Keys vertex) { std::memcpy(&key[k][at], &vertex, sizeof(vertex)); }
+
+    // What a step adds along each of these axes.
+    static Keys steps_along(i8 axes, const Radix& radix) {
+        Keys steps;
+        if constexpr (SIZE <= 8) {
+            Keys all{};
+            for (int j = 0; j < SIZE; ++j) all[j] = static_cast<Key>(radix.step[j]);
+            steps = __builtin_shuffle(all, __builtin_convertvector(axes, Keys));
+        } else {
+            for (int p = 0; p < 8; ++p) steps[p] = static_cast<Key>(radix.step[axes[p]]);
+        }
+        return steps;
     }
 };
 
@@ -170,36 +187,30 @@ template <int D, class Key> void build(Lattice& lattice, const Features& feature
     {
         Embedding<D, Key> simplex;
         std::vector<float> block(size_t(d) * BLOCK);
-        std::vector<Key> keys(size_t(BLOCK) * (d + 1));
         for (int64_t b = 0; b < lattice.grid.blocks(); ++b) {
             const Block at = lattice.grid.block(b);
             features.fill(at, block.data());
             simplex.of(block.data(), radix, scale, at.count);
-            table.reserve(keys.size());
-            Key* key = keys.data();
-            for (int p = 0; p < at.count; ++p) {
-                Key vertex = simplex.base[p];
-                *key++ = vertex;
-                for (int k = 1; k <= d; ++k) {
-                    vertex += static_cast<Key>(radix.step[simplex.axis[d - k + 1][p]]);
-                    *key++ = vertex;
-                }
-            }
+            table.reserve(size_t(BLOCK) * (d + 1));
             uint32_t* corner = &lattice.corner[size_t(at.position) * (d + 1)];
-            const int count = at.count * (d + 1);
-            for (int c = 0; c < std::min(count, SOON); ++c) table.prefetch(keys[c]);
-            for (int c = 0; c < count; ++c) {
-                table.prefetch(keys[std::min(c + SOON, count - 1)]);
-                corner[c] = table.insert(keys[c]);
-            }
             float* weight = &lattice.weight[size_t(at.position) * (d + 1)];
-            for (int p = 0; p < at.count; ++p)
-                for (int k = 0; k <= d; ++k) *weight++ = simplex.weight[k][p];
+            for (int p = 0; p < std::min(at.count, SOON); ++p) table.prefetch(simplex.key[0][p]);
+            for (int k = 0; k <= d; ++k)
+                for (int p = 0; p < at.count; ++p) {
+                    const int soon = k * BLOCK + p + SOON;
+                    table.prefetch(simplex.key[std::min(soon / BLOCK, d)][soon % BLOCK]);
+                    corner[p * (d + 1) + k] = table.insert(simplex.key[k][p]);
+                    weight[p * (d + 1) + k] = simplex.weight[k][p];
+                }
         }
     }
     table.forget_places();
     lattice.vertices = table.size();
-    lattice.axes = axes_of(Sorted<Key>(table, radix.cells), radix.step, d);
+    const Sorted<Key> sorted(table, radix.cells);
+    Array<uint32_t> rank(lattice.vertices);
+    for (uint32_t i = 0; i < lattice.vertices; ++i) rank[sorted.ids[i]] = i;
+    for (uint32_t& corner : lattice.corner) corner = rank[corner];
+    lattice.axes = axes_of(sorted, radix.step, d);
 }
 
 inline Lattice make_lattice(const Features& features, Grid grid) {

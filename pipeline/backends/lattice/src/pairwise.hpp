@@ -48,10 +48,11 @@ inline Pairwise lattice_term(std::shared_ptr<const Lattice> lattice, float weigh
 }
 
 inline Pairwise gaussian_term(Grid grid, double y_deviation, double x_deviation, float weight, std::vector<float> matrix,
-                              Normalization normalization) {
+                              Normalization normalization, bool with_ones) {
     Pairwise term = potts_or(std::move(matrix), weight);
     term.rows = make_band(grid.height, y_deviation, normalization);
     term.columns = make_band(grid.width, x_deviation, normalization);
+    if (!with_ones) return term;
     term.ones = Array<float>(grid.pixels());
     for (int64_t b = 0; b < grid.blocks(); ++b) {
         const Block at = grid.block(b);
