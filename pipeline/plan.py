@@ -89,11 +89,6 @@ def unplanned(listing: pa.Table, plans: list[pa.Table]) -> pa.Table:
     return listing.filter(_first(keys))
 
 
-def first(images: pa.Table, names: Sequence[str]) -> pa.Array:
-    """Which images, sorted by these columns, are the first that have their values."""
-    return _first(row_keys(images, names))
-
-
 def _first(keys: pa.Array) -> pa.Array:
     if len(keys) < 2:
         return pa.array([True] * len(keys), pa.bool_())
