@@ -12,8 +12,8 @@ from prefect.events import emit_event
 from flows import artifacts, janitor, run_log
 from flows.label_dataset import label_dataset
 from flows.outcome import TooManyFailed
-from pipeline import golden, nights, plan, storage
-from pipeline.config import LabelJob, load_job
+from pipeline import golden, job_files, nights, plan, storage
+from pipeline.config import LabelJob
 from pipeline.errors import DensemaskError, RunError
 from pipeline.golden import Golden
 from pipeline.plan import Changes
@@ -59,7 +59,7 @@ def label_nightly(job: str, retries: int = 2, retry_delay_seconds: float = 300, 
     run_log.guard()
     began = datetime.now(UTC)
     janitor.watch()
-    content = load_job(job, {})
+    content = job_files.load(LabelJob, job, {})
     tries = Tries(retries, retry_delay_seconds, time.monotonic() + time_limit_hours * 3600, time_limit_hours)
     prepared, changes = tries(lambda: prepare_night(content))
     errors = _labelled(content, prepared, tries)

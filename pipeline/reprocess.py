@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from pipeline import archive, kept, plan, recipes, storage, weights, where
-from pipeline.config import Job, LabelJob, checked, read_yaml
+from pipeline.config import Job, LabelJob
 from pipeline.gate import Gate
+from pipeline.job_files import read_yaml
 from pipeline.plan import Shard
 from pipeline.prepare import Prepared
 from pipeline.recipes import RecipeDocument
+from pipeline.validation import checked
 from pipeline.weights import Weights
 
 
