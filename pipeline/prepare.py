@@ -63,10 +63,10 @@ def _listed(job: LabelJob) -> _Listed:
 def _planned(job: LabelJob, listed: _Listed) -> Prepared:
     storage.sweep(job.output)
     recipes.write_document(job.output, listed.recipe)
-    today, source = datetime.now(UTC).date(), named(job.source)
     run = plan.add_run(
-        job.output, listed.recipe.fingerprint, listed.images, job.execution.shard_size, today, source=source
-    )
+        job.output, listed.recipe.fingerprint, listed.images, job.execution.shard_size, datetime.now(UTC).date(),
+        source=named(job.source), evaluation=job.evaluation,
+    )  # fmt: skip
     return _prepared(job, listed.recipe, listed.weights, run)
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline import archive, masks, plan, recipes, reprocess, storage
-from pipeline.config import Recipe
+from pipeline.config import Evaluation, Recipe
 from pipeline.errors import ConfigError
 from pipeline.plan import Shard
 from pipeline.sources import REF_SCHEMA, Origin
@@ -148,6 +148,21 @@ def test_a_recipe_file_holds_a_recipe_or_is_a_job_file(old: Labelled, tmp_path: 
     job = reprocess.load_job(old.output, str(file), None, None)
     assert (job.recipe.back_end.name, job.recipe.max_side) == ("argmax", 512)
     assert (job.output, job.origin, job.where) == (old.output, old.recipe, None)
+
+
+def test_the_evaluation_is_that_of_the_newest_old_run_unless_the_file_has_one(old: Labelled, tmp_path: Path) -> None:
+    file = tmp_path / "new.yaml"
+
+    def evaluation(content: str) -> Evaluation:
+        file.write_text(content)
+        return reprocess.load_job(old.output, str(file), None, None).evaluation
+
+    assert evaluation("{back_end: argmax}") == Evaluation()  # the plan does not say
+    ours = Evaluation(void=11, boundary_width=3)
+    plan.add_run(old.output, old.recipe, listing(("/new", "1")), 2, DAY, evaluation=ours)
+    assert evaluation("{back_end: argmax}") == ours
+    assert evaluation("{recipe: {back_end: argmax}, gate: {max_churn: 1}}") == ours
+    assert evaluation("{recipe: {back_end: argmax}, evaluation: {void: 0}}") == Evaluation(void=0)
 
 
 @pytest.mark.parametrize(
