@@ -12,12 +12,12 @@ from prefect.events import emit_event
 from flows import artifacts, janitor, run_log
 from flows.label_dataset import label_dataset
 from flows.outcome import TooManyFailed
-from pipeline import golden, nights, plan, storage
-from pipeline.config import LabelJob, load_job
+from pipeline import golden, job_files, nights, plan, storage
+from pipeline.config import LabelJob
 from pipeline.errors import DensemaskError, RunError
 from pipeline.golden import Golden
 from pipeline.plan import Changes
-from pipeline.prepare import Prepared, prepare
+from pipeline.prepare import Prepared, prepare, prepare_night
 from pipeline.trend import Night
 
 SHIFT = "densemask.shift"
@@ -59,14 +59,13 @@ def label_nightly(job: str, retries: int = 2, retry_delay_seconds: float = 300, 
     run_log.guard()
     began = datetime.now(UTC)
     janitor.watch()
-    content = load_job(job, {})
+    content = job_files.load(LabelJob, job, {})
     tries = Tries(retries, retry_delay_seconds, time.monotonic() + time_limit_hours * 3600, time_limit_hours)
-    prepared = tries(lambda: prepare(content))
-    assert prepared.changes is not None
+    prepared, changes = tries(lambda: prepare_night(content))
     errors = _labelled(content, prepared, tries)
     on_golden, more = _on_golden(content, tries)
     errors += more
-    night = _written(content, nights.name(began), prepared, prepared.changes, on_golden, errors)
+    night = _written(content, nights.name(began), prepared, changes, on_golden, errors)
     artifacts.publish_night(night, nights.page(content.output, night.night))
     if night.shifts:
         _tell(content.output, night)

@@ -19,8 +19,8 @@ from pydantic import ValidationError
 from flows import server
 from flows.display import say
 from flows.label_nightly import label_nightly
-from pipeline import storage, weights
-from pipeline.config import load_job
+from pipeline import job_files, storage, weights
+from pipeline.config import LabelJob
 from pipeline.errors import ConfigError
 
 HEARTBEAT_SECONDS = 120
@@ -67,7 +67,7 @@ def check(nightly: Nightly) -> Nightly:
     """
     if storage.has_secret(nightly.job):
         raise ConfigError(f"{storage.public(nightly.job)} was given with a secret, which the dashboard would show")
-    job = load_job(nightly.job, {})
+    job = job_files.load(LabelJob, nightly.job, {})
     weights.read_weights(job.recipe)
     if not nightly.name or set(nightly.name) & set("/%&><"):
         raise ConfigError(f"name {nightly.name!r}: a deployment's name is not empty and holds none of / % & < >")

@@ -1,34 +1,52 @@
 """A recipe's images as they are now: of each the newest row that is committed, and where it lies.
 
-Tables are of REF_SCHEMA and PLACE_COLUMNS: the run, the shard and the row in the shard. They are made of plans alone.
+Tables are of SCHEMA: REF_SCHEMA and PLACE_COLUMNS, which are the run, the shard and the row in the shard. They are made
+of plans alone; rows are read, without their masks, only where a condition or a column asks for them.
 """
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import masks, plan
+from pipeline import masks, plan, where
 from pipeline.sources import REF_SCHEMA
-from pipeline.where import COLUMNS, matching, with_origin
 
 PLACE_COLUMNS = ("run", "shard", "row")
 SCHEMA = pa.schema([*REF_SCHEMA, ("run", pa.string()), ("shard", pa.int32()), ("row", pa.int32())])
+# Either tells that the rows of two runs are of one image: a source may name a place anew, or move an image in its file.
+_SAME = (("uri", "part"), ("uri", "image_id"))
+_JUDGED_BY = [name for name in masks.SCHEMA.names if name in where.COLUMNS]
 
 
-def images(output: str, fingerprint: str) -> pa.Table:
-    """The recipe's images, each once, in the order of their location; without those of open shards."""
+class Judged(NamedTuple):
+    """Images of one shard, their rows in the same order, and for which of them a condition holds."""
+
+    images: pa.Table  # of SCHEMA
+    rows: pa.Table
+    holds: pa.Array  # bool
+
+
+def images(output: str, fingerprint: str, runs: Sequence[str] | None = None) -> pa.Table:
+    """The recipe's images, each once, in the order of runs, shards and rows; without those of open shards.
+
+    Only those of some runs where these are named, oldest first.
+    """
     tables = [SCHEMA.empty_table()]
-    for run in plan.runs(output, fingerprint):
-        planned = placed(plan.read_run(output, fingerprint, run), run)
+    for run in plan.runs(output, fingerprint) if runs is None else runs:
+        planned = _placed(plan.read_run(output, fingerprint, run), run)
         done = pa.array(sorted(masks.committed(output, fingerprint, run)), pa.int32())
         tables.append(planned.filter(pc.is_in(planned["shard"], done)))
-    return newest(tables)
+    found = pa.concat_tables(tables)
+    for names in _SAME:
+        found = _newest(found, names)
+    return found
 
 
-def placed(planned: pa.Table, run: str) -> pa.Table:
+def _placed(planned: pa.Table, run: str) -> pa.Table:
     """A plan's images with the run and the row of each."""
     shard = planned["shard"].to_numpy()
     row = np.arange(len(shard)) - np.searchsorted(shard, shard)
@@ -36,32 +54,38 @@ def placed(planned: pa.Table, run: str) -> pa.Table:
     return pa.table([*(planned[name] for name in REF_SCHEMA.names), *places], schema=SCHEMA)
 
 
-def newest(tables: Sequence[pa.Table]) -> pa.Table:
-    """Of every image, which is what lies at one location, the row of the last table that has it."""
-    every = pa.concat_tables(tables)
-    every = every.append_column("order", pa.array(np.arange(len(every))))
-    every = every.sort_by([("uri", "ascending"), ("part", "ascending"), ("order", "descending")])
-    return every.drop_columns("order").filter(plan.first(every, ("uri", "part")))
+def _newest(every: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Of images in the order of their runs that are alike in these columns those of the last run, which may be more."""
+    keys = plan.row_keys(every, names).dictionary_encode()
+    runs = every["run"].combine_chunks().dictionary_encode().indices.to_numpy()
+    image, last = keys.indices.to_numpy(), np.empty(len(keys.dictionary), runs.dtype)
+    last[image] = runs  # what is assigned last stays
+    return every.filter(pa.array(runs == last[image]))
 
 
 def select(output: str, fingerprint: str, table: pa.Table, condition: str | None) -> pa.Table:
     """The images whose rows the condition holds for, as `where.matching` judges it. Reads all rows, without masks."""
     if condition is None:
         return table
-    found = [table.slice(0, 0)]
+    found = [shard.images.filter(shard.holds) for shard in judged(output, fingerprint, table, condition)]
+    return pa.concat_tables([table.slice(0, 0), *found])
+
+
+def judged(
+    output: str, fingerprint: str, table: pa.Table, condition: str | None, columns: Sequence[str] = ()
+) -> Iterator[Judged]:
+    """The images a shard at a time, with at least these columns of their rows."""
     for run, shard, members in by_shard(table):
-        rows = masks.read_shard(
-            output, fingerprint, run, shard, [name for name in masks.SCHEMA.names if name in COLUMNS]
-        )
-        numbered = rows.append_column("row", pa.array(np.arange(len(rows), dtype=np.int32)))
-        held = matching(with_origin(numbered, fingerprint, run), condition)["row"]
-        found.append(members.filter(pc.is_in(members["row"], held.combine_chunks())))
-    return pa.concat_tables(found)
+        read = columns if condition is None else _JUDGED_BY
+        rows = masks.read_shard(output, fingerprint, run, shard, read).take(members["row"])
+        rows = where.with_origin(rows, fingerprint, run).append_column("row", members["row"])
+        held = where.matching(rows, condition)["row"].combine_chunks()
+        yield Judged(members, rows, pc.is_in(rows["row"], value_set=held))
 
 
-def by_shard(table: pa.Table, names: Sequence[str] = ("run", "shard")) -> Iterator[tuple[str, int, pa.Table]]:
-    """The table's rows by (run, shard), those of one together."""
-    table = table.sort_by([(name, "ascending") for name in names])
+def by_shard(table: pa.Table, names: Sequence[str] = PLACE_COLUMNS) -> Iterator[tuple[str, int, pa.Table]]:
+    """The table's images by (run, shard), those of one together and in the order of their rows."""
+    table = table.sort_by([(name, "ascending") for name in names]).combine_chunks()
     if not len(table):
         return
     runs, shards = table[names[0]].to_numpy(zero_copy_only=False), table[names[1]].to_numpy()

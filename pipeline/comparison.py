@@ -88,7 +88,7 @@ def compare_shard(
 ) -> Compared:
     """The images of some pairs that lie in one new shard; ``names`` are the old classes and the new."""
     before, ordered = [], []
-    for run, shard, part in archive.by_shard(members, ("old_run", "old_shard")):
+    for run, shard, part in archive.by_shard(members, ("old_run", "old_shard", "old_row")):
         before.append(masks.read_shard(output, old, run, shard, ROW_COLUMNS).take(part["old_row"]))
         ordered.append(part)
     places = pa.concat_tables(ordered)

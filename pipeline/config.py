@@ -2,23 +2,17 @@
 
 import hashlib
 import json
-from difflib import get_close_matches
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline import storage
-from pipeline.errors import ConfigError
+from pipeline.validation import checked
 
 # Raised by one when the same recipe gives other rows than before (masks, or what is measured of them), so that archives
 # are labelled anew and no recipe's rows mean two things; SCORES_REVISION when it gives other score maps.
 REVISION = 2
 SCORES_REVISION = 1
-
-MAX_SHOWN = 120
-
-M = TypeVar("M", bound=BaseModel)
 
 
 class Config(BaseModel):
@@ -259,82 +253,3 @@ class LabelJob(Job):
     @classmethod
     def _by_location(cls, value: Any) -> Any:
         return {"location": value} if isinstance(value, str) else value
-
-
-def load_job(job_file: str | None, overrides: dict[str, Any]) -> LabelJob:
-    """The job of a YAML file (or of nothing) with the command line's values laid over it.
-
-    Raises ConfigError with the key, the value and what is allowed.
-    """
-    return load(LabelJob, job_file, overrides)
-
-
-def load(model: type[M], job_file: str | None, overrides: dict[str, Any]) -> M:
-    """A job of any kind, as `load_job`."""
-    content = {} if job_file is None else read_yaml(job_file, "a job starts with 'source:' and 'output:'")
-    return checked(model, _overlay(content, overrides), job_file or "the command line")
-
-
-def read_yaml(location: str, hint: str) -> dict[str, Any]:
-    """The mapping that a YAML file holds. Raises ConfigError, with the hint where it is something else."""
-    try:
-        content = yaml.safe_load(storage.read(location)) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        place = getattr(error, "problem_mark", None)
-        line = f" in line {place.line + 1}" if place else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{location} is not YAML: {problem}{line}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{location} holds no mapping; {hint}")
-    return content
-
-
-def checked(model: type[M], content: Any, where: str) -> M:
-    """The content as a model, or a ConfigError that names the key, the value and what is known there."""
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        raise ConfigError("; ".join(_plain(problem, where, model) for problem in error.errors())) from error
-
-
-def _overlay(base: Any, over: dict[str, Any]) -> dict[str, Any]:
-    """``over`` on ``base``; None in ``over`` means not given."""
-    merged = dict(base) if isinstance(base, dict) else {}
-    for key, value in over.items():
-        if isinstance(value, dict):
-            current = merged.get(key)
-            if key in ("source", "val", "front_end", "back_end") and isinstance(current, str):
-                current = {"location" if key in ("source", "val") else "name": current}
-            if any(leaf is not None for leaf in value.values()) and (current is None or isinstance(current, dict)):
-                merged[key] = _overlay(current, value)
-        elif value is not None:
-            merged[key] = value
-    return merged
-
-
-def _plain(problem: Any, where: str, model: type[BaseModel]) -> str:
-    """One pydantic problem as a sentence."""
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        return f"{where}: unknown key '{key}'{_nearest(problem['loc'], model)}"
-    if problem["type"] == "missing":
-        return f"{where}: '{key}' is missing"
-    given = problem["input"]
-    written = repr(storage.public(given)) if isinstance(given, str) else storage.scrubbed(repr(given))
-    shown = written if len(written) <= MAX_SHOWN else f"{written[:MAX_SHOWN]}..."
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "model_type":
-        message = "a mapping of keys to values is needed"
-    return f"{where}: {key} = {shown}: {message}" if key else f"{where}: {shown}: {message}"
-
-
-def _nearest(location: tuple[Any, ...], model: Any) -> str:
-    """The keys that exist where an unknown one was written."""
-    for part in location[:-1]:
-        field = getattr(model, "model_fields", {}).get(part)
-        model = getattr(field, "annotation", None)
-    known = list(getattr(model, "model_fields", {}))
-    close = get_close_matches(str(location[-1]), known, n=1)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    return f"; known here: {', '.join(known)}" if known else "; there are none here"

@@ -15,8 +15,9 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from pipeline import images, masks, photographs, storage
+from pipeline.archive import by_shard
 from pipeline.errors import ImageError
-from pipeline.selection import by_shard, reference, select
+from pipeline.selection import reference, select
 
 T = TypeVar("T")
 Item = dict[str, Any]
@@ -128,10 +129,10 @@ class MaskStream(_Labelled, IterableDataset[Item]):
     def __iter__(self) -> Iterator[Item]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info is not None else (0, 1)
-        shards = by_shard(self._images)
+        shards = list(by_shard(self._images))
         if self._seed is not None:
             shards = [shards[index] for index in self._random(0).permutation(len(shards))]
-        rows = (row for shard in shards[worker::workers] for row in self._rows(shard))
+        rows = (row for shard in shards[worker::workers] for row in self._rows(*shard))
         for image, png in rows if self._seed is None else shuffled(rows, self._random(1 + worker), self._buffer):
             try:
                 yield self._item(image, png)
@@ -142,11 +143,10 @@ class MaskStream(_Labelled, IterableDataset[Item]):
         assert self._seed is not None
         return np.random.default_rng((self._seed, int(self._epoch), *what))
 
-    def _rows(self, shard: pa.Table) -> Iterator[tuple[dict[str, Any], bytes]]:
+    def _rows(self, run: str, shard: int, members: pa.Table) -> Iterator[tuple[dict[str, Any], bytes]]:
         """The images of one shard with their masks, which are read at once."""
-        rows = shard.to_pylist()
-        run, number = rows[0]["run"], rows[0]["shard"]
-        pngs = masks.read_masks(self._output, self._recipe, run, number, [row["row"] for row in rows])
+        rows = members.to_pylist()
+        pngs = masks.read_masks(self._output, self._recipe, run, shard, [row["row"] for row in rows])
         yield from zip(rows, pngs, strict=True)
 
 

@@ -6,7 +6,8 @@
 A run's plan holds the images that no earlier plan of the recipe holds. Two planners at once agree on the n-th run's
 name through its claim and on its content through its plan, one conditional put each; so no image is planned twice.
 
-The plan of a run that labels an archive anew says of which recipe the archive is, and where each image's row lies.
+A plan says how its run's masks are held against the truth; that of a run that labels an archive anew also of which
+recipe the archive is, and where each image's row lies.
 """
 
 import io
@@ -20,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import masks, recipes, storage
+from pipeline.config import Evaluation
 from pipeline.errors import ConfigError
 from pipeline.sources import REF_SCHEMA, ImageRef, Origin, refs
 
@@ -35,6 +37,7 @@ _ORIGIN_RECIPE = b"densemask.origin"
 _KEY = ("uri", "part", "etag")
 _IDENTITY = ["image_id", "uri"]
 _SOURCE = b"densemask.source"
+_EVALUATION = b"densemask.evaluation"
 
 
 class Shard(NamedTuple):
@@ -61,12 +64,13 @@ def add_run(
     today: date,
     *,
     source: str = "",
+    evaluation: Evaluation | None = None,
     origin: str | None = None,
 ) -> str | None:
     """Plans the listing's images that have no plan yet; the name of the run, or None where there is nothing new.
 
-    ``source`` says what was listed; images can only be gone from where they once were. ``origin``: the recipe that the
-    listing is an archive of; then it has ORIGIN_COLUMNS too.
+    ``source`` says what was listed; images can only be gone from where they once were. ``evaluation``: the job's.
+    ``origin``: the recipe that the listing is an archive of; then it has ORIGIN_COLUMNS too.
     """
     while True:
         planned = runs(output, fingerprint)
@@ -74,7 +78,8 @@ def add_run(
         if new.num_rows == 0:
             return None
         run = _claimed_name(output, fingerprint, len(planned) + 1, today)
-        if storage.put_if_absent(_location(output, fingerprint, run), encode(new, shard_size, source, origin)):
+        content = encode(new, shard_size, source, evaluation, origin)
+        if storage.put_if_absent(_location(output, fingerprint, run), content):
             return run
 
 
@@ -87,11 +92,6 @@ def unplanned(listing: pa.Table, plans: list[pa.Table]) -> pa.Table:
         fresh = pc.invert(pc.is_in(keys, value_set=row_keys(known)))
         listing, keys = listing.filter(fresh), keys.filter(fresh)
     return listing.filter(_first(keys))
-
-
-def first(images: pa.Table, names: Sequence[str]) -> pa.Array:
-    """Which images, sorted by these columns, are the first that have their values."""
-    return _first(row_keys(images, names))
 
 
 def _first(keys: pa.Array) -> pa.Array:
@@ -123,13 +123,21 @@ def changes(output: str, fingerprint: str, listing: pa.Table, source: str) -> Ch
     return Changes(fresh.num_rows - changed, changed, gone.sort_by("uri"))
 
 
-def encode(images: pa.Table, shard_size: int, source: str = "", origin: str | None = None) -> bytes:
+def encode(
+    images: pa.Table,
+    shard_size: int,
+    source: str = "",
+    evaluation: Evaluation | None = None,
+    origin: str | None = None,
+) -> bytes:
     """The plan as a Parquet file whose k-th row group is shard k."""
     schema, metadata = PLAN_SCHEMA, {_SOURCE: source.encode()}
     if origin is not None:
         schema, metadata = REPROCESS_SCHEMA, {_ORIGIN_RECIPE: origin.encode()}
     shard = pa.array(np.arange(images.num_rows, dtype=np.int32))
     numbered = images.append_column("shard", pc.divide(shard, pa.scalar(shard_size, pa.int32())))
+    if evaluation is not None:
+        metadata[_EVALUATION] = evaluation.model_dump_json().encode()
     table = numbered.select(schema.names).cast(schema).replace_schema_metadata(metadata)
     out = io.BytesIO()
     pq.write_table(table, out, compression="ZSTD", row_group_size=shard_size)
@@ -152,9 +160,19 @@ def shards(output: str, fingerprint: str, run: str) -> list[Shard]:
 
 def origin(output: str, fingerprint: str, run: str) -> str | None:
     """The recipe whose images the run labels anew; None for a run over a source."""
-    with storage.open_read(_location(output, fingerprint, run)) as file:
-        found = (pq.ParquetFile(file).metadata.metadata or {}).get(_ORIGIN_RECIPE)
+    found = _metadata(output, fingerprint, run).get(_ORIGIN_RECIPE)
     return None if found is None else found.decode()
+
+
+def evaluation(output: str, fingerprint: str, run: str) -> Evaluation:
+    """How the run's masks are held against the truth; the defaults where its plan does not say."""
+    found = _metadata(output, fingerprint, run).get(_EVALUATION)
+    return Evaluation() if found is None else Evaluation.model_validate_json(found)
+
+
+def _metadata(output: str, fingerprint: str, run: str) -> dict[bytes, bytes]:
+    with storage.open_read(_location(output, fingerprint, run)) as file:
+        return pq.ParquetFile(file).metadata.metadata or {}
 
 
 def pending(output: str, fingerprint: str, of: Sequence[str] | None = None) -> list[Shard]:

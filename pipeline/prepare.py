@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+import pyarrow as pa
+
 from pipeline import kept, plan, recipes, report, storage, weights
 from pipeline.config import LabelJob
 from pipeline.plan import Changes, Shard
@@ -19,8 +21,15 @@ class Prepared(NamedTuple):
     pending: list[Shard]
     runs: list[str]  # that are to be reported on: those with open shards, and the newest if it has no report
     newest: str | None
-    changes: Changes | None = None  # None where nothing was listed
     scores: kept.Source | None = None  # where score maps may lie that make the network superfluous
+
+
+class _Listed(NamedTuple):
+    """A job's recipe and weights, and its source's images as a table of REF_SCHEMA."""
+
+    recipe: RecipeDocument
+    weights: Weights
+    images: pa.Table
 
 
 def prepare(job: LabelJob) -> Prepared:
@@ -28,16 +37,14 @@ def prepare(job: LabelJob) -> Prepared:
 
     Raises ConfigError, WeightsError, SourceError or StorageError; none leaves anything half done.
     """
-    loaded = weights.read_weights(job.recipe)
-    document = recipes.document(job.recipe, loaded)
-    listing = list_images(job.source, exclude=job.output)
-    storage.sweep(job.output)
-    recipes.write_document(job.output, document)
-    today = datetime.now(UTC).date()
-    source = named(job.source)
-    changes = plan.changes(job.output, document.fingerprint, listing, source)
-    planned = plan.add_run(job.output, document.fingerprint, listing, job.execution.shard_size, today, source=source)
-    return _prepared(job, document, loaded, planned)._replace(changes=changes)
+    return _planned(job, _listed(job))
+
+
+def prepare_night(job: LabelJob) -> tuple[Prepared, Changes]:
+    """As `prepare`, and how the source differs from all that was planned before."""
+    listed = _listed(job)
+    changes = plan.changes(job.output, listed.recipe.fingerprint, listed.images, named(job.source))
+    return _planned(job, listed), changes
 
 
 def resume(job: LabelJob) -> Prepared:
@@ -45,6 +52,22 @@ def resume(job: LabelJob) -> Prepared:
     loaded = weights.read_weights(job.recipe)
     document = recipes.document(job.recipe, loaded)
     return _prepared(job, document, loaded, None)
+
+
+def _listed(job: LabelJob) -> _Listed:
+    loaded = weights.read_weights(job.recipe)
+    document = recipes.document(job.recipe, loaded)
+    return _Listed(document, loaded, list_images(job.source, exclude=job.output))
+
+
+def _planned(job: LabelJob, listed: _Listed) -> Prepared:
+    storage.sweep(job.output)
+    recipes.write_document(job.output, listed.recipe)
+    run = plan.add_run(
+        job.output, listed.recipe.fingerprint, listed.images, job.execution.shard_size, datetime.now(UTC).date(),
+        source=named(job.source), evaluation=job.evaluation,
+    )  # fmt: skip
+    return _prepared(job, listed.recipe, listed.weights, run)
 
 
 def _prepared(job: LabelJob, document: RecipeDocument, loaded: Weights, planned: str | None) -> Prepared:

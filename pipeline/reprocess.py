@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from pipeline import archive, kept, plan, recipes, storage, weights, where
-from pipeline.config import Job, LabelJob, checked, read_yaml
+from pipeline.config import Evaluation, Job, LabelJob
 from pipeline.gate import Gate
+from pipeline.job_files import read_yaml
 from pipeline.plan import Shard
 from pipeline.prepare import Prepared
 from pipeline.recipes import RecipeDocument
+from pipeline.validation import checked
 from pipeline.weights import Weights
 
 
@@ -51,7 +53,8 @@ class Archive(NamedTuple):
 def load_job(output: str, recipe_file: str, condition: str | None, origin: str | None) -> ReprocessJob:
     """The job of a recipe's YAML file, or of a whole job file. The archive is the current recipe's if none is named.
 
-    Raises ConfigError where it cannot be run as written.
+    Where the file has no evaluation, that of the archive's newest run holds. Raises ConfigError for what cannot be run
+    as written.
     """
     content = read_yaml(recipe_file, HINT)
     if any(key in content for key in (*SETTINGS, *IGNORED)):
@@ -62,7 +65,14 @@ def load_job(output: str, recipe_file: str, condition: str | None, origin: str |
     where.check(condition)
     asked: dict[str, Any] = {"output": output, "where": condition, "origin": origin or recipes.current(output)}
     recipes.read_document(output, asked["origin"])
+    if "evaluation" not in content:
+        asked["evaluation"] = _evaluation(output, asked["origin"])
     return checked(ReprocessJob, content | asked, recipe_file)
+
+
+def _evaluation(output: str, origin: str) -> Evaluation:
+    runs = plan.runs(output, origin)
+    return plan.evaluation(output, origin, runs[-1]) if runs else Evaluation()
 
 
 def prepare(job: ReprocessJob) -> Archive:
@@ -79,8 +89,10 @@ def prepare(job: ReprocessJob) -> Archive:
     listing = listing.rename_columns(dict(zip(archive.PLACE_COLUMNS, plan.ORIGIN_COLUMNS, strict=True)))
     storage.sweep(job.output)
     recipes.write_document(job.output, document)
-    today = datetime.now(UTC).date()
-    plan.add_run(job.output, document.fingerprint, listing, job.execution.shard_size, today, origin=job.origin)
+    plan.add_run(
+        job.output, document.fingerprint, listing, job.execution.shard_size, datetime.now(UTC).date(),
+        evaluation=job.evaluation, origin=job.origin,
+    )  # fmt: skip
     return resume(job)
 
 

@@ -13,14 +13,15 @@ from prefect.flows import load_flow_from_entrypoint
 from flows.label_nightly import SHIFT
 from flows.serving import HEARTBEAT_SECONDS, Nightly
 from flows.serving import deployment as served_deployment
-from pipeline.config import Execution, LabelJob, Recipe, Trend, load_job
+from pipeline import job_files
+from pipeline.config import Execution, LabelJob, Recipe, Trend
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((ROOT / "deploy" / "prefect.yaml").read_text())["deployments"]
 
 
 def test_the_job_file_shows_the_defaults() -> None:
-    job = load_job(str(ROOT / "deploy" / "job.yaml"), {})
+    job = job_files.load(LabelJob, str(ROOT / "deploy" / "job.yaml"), {})
     plain = LabelJob.model_validate({"source": "s3://photographs/incoming", "output": "s3://labels/nightly"})
     assert job == plain
     assert (job.recipe, job.execution, job.trend) == (Recipe(), Execution(), Trend())
@@ -48,7 +49,7 @@ def test_the_nightly_deployment_of_a_work_pool_is_that_of_the_command() -> None:
     limit = {"limit": served.concurrency_limit, "collision_strategy": served.concurrency_options.collision_strategy}
     assert limit == nightly["concurrency_limit"]
     assert served.parameters == {name: value for name, value in parameters.items() if name != "retry_delay_seconds"}
-    assert load_job(str(ROOT / parameters["job"]), {}).output == "s3://labels/nightly"
+    assert job_files.load(LabelJob, str(ROOT / parameters["job"]), {}).output == "s3://labels/nightly"
 
 
 def deployment_of(parameters: dict[str, Any], schedule: dict[str, Any]) -> RunnerDeployment:

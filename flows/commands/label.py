@@ -33,7 +33,8 @@ def label(
 ) -> None:
     """Label what is new in SOURCE. Run it again to continue after a crash; what is done is not done twice."""
     with plain_errors(debug, as_json):
-        from pipeline.config import load_job
+        from pipeline import job_files
+        from pipeline.config import LabelJob
 
         overrides: dict[str, Any] = {
             "source": {"location": source, "split": split, "truth": truth},
@@ -41,7 +42,7 @@ def label(
             "recipe": {"front_end": {"name": front_end, "weights": weights}, "back_end": {"name": back_end}},
         }
         with redirect_stdout(sys.stderr):  # stdout is for the JSON line alone
-            outcome = run_label(load_job(job, overrides))
+            outcome = run_label(job_files.load(LabelJob, job, overrides))
         conclude(outcome, as_json)
 
 
@@ -100,14 +101,15 @@ def demo(
     """Label the photographs that scikit-image carries and say where the page lies."""
     with plain_errors(debug, as_json):
         from flows.demo import write_photographs
-        from pipeline import storage
-        from pipeline.config import load_job
+        from pipeline import job_files, storage
+        from pipeline.config import LabelJob
         from pipeline.gallery import write_gallery
         from pipeline.plan import newest_run
 
         folder = storage.absolute(output)
         photographs = write_photographs(storage.join(folder, "photographs"))
-        job = load_job(None, {"source": {"location": photographs}, "output": storage.join(folder, "output")})
+        content = {"source": {"location": photographs}, "output": storage.join(folder, "output")}
+        job = job_files.load(LabelJob, None, content)
         with redirect_stdout(sys.stderr):
             outcome = run_label(job)
         page = write_gallery(

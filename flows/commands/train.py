@@ -49,7 +49,7 @@ def train(
 ) -> None:
     """Train a front end on DATASET. Run it again to continue after a crash."""
     with plain_errors(debug, as_json):
-        from pipeline.config import load
+        from pipeline.job_files import load
         from pipeline.training.config import TrainJob
 
         validation = {"location": val or (source if val_split else None), "split": val_split, "truth": val_truth}

@@ -16,6 +16,7 @@ from pipeline.config import Source
 from pipeline.errors import SourceError
 from pipeline.sources import BATCH, batched_table
 from pipeline.sources.folder import references
+from pipeline.storage import local
 
 ID_COLUMNS = ("image_id", "id")
 ETAG_COLUMN = "etag"
@@ -128,4 +129,4 @@ def _facts(uris: pa.ChunkedArray) -> Iterator[tuple[str, int | None]]:
                 if storage.is_remote(uri):
                     yield "", None
                     continue
-                yield storage.local_facts(uri) or ("absent", None)
+                yield local.facts(uri) or ("absent", None)

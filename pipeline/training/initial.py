@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline import frontends, storage, weights
 from pipeline.classes import CLASS_SETS, ClassSet, class_names, read_classes
-from pipeline.config import checked
 from pipeline.errors import AbsentError, ConfigError, WeightsError
 from pipeline.preprocessing import Preprocessing
 from pipeline.training.config import TrainJob
+from pipeline.validation import checked
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -14,10 +14,11 @@ from pydantic import Field
 
 from pipeline import frontends, storage
 from pipeline.classes import Palette, class_names, class_palette
-from pipeline.config import Config, Inference, Recipe, checked
+from pipeline.config import Config, Inference, Recipe
 from pipeline.errors import ConfigError, StorageError, WeightsError
 from pipeline.frontends import FrontEnd
 from pipeline.preprocessing import Preprocessing
+from pipeline.validation import checked
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

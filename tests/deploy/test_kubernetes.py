@@ -10,7 +10,8 @@ import ray
 import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr as autoscaling
 
-from pipeline.config import load_job
+from pipeline import job_files
+from pipeline.config import LabelJob
 from tests.deploy.files import DEPLOY, KUBERNETES, ROOT, USER, documents, one, tool
 from tests.deploy.objects import CLUSTER, GROUPS, KUSTOMIZATION, OBJECTS, PODS, WORKER
 
@@ -26,7 +27,7 @@ def test_the_groups_are_what_rays_autoscaler_reads() -> None:
 
 
 def test_the_groups_hold_what_the_nightly_job_may_ask_for() -> None:
-    scale = load_job(str(KUBERNETES / "job.yaml"), {}).execution.scale_to
+    scale = job_files.load(LabelJob, str(KUBERNETES / "job.yaml"), {}).execution.scale_to
     config = autoscaling({**CLUSTER, "metadata": {"name": "densemask", "namespace": "densemask"}})
     most = {
         kind: sum(

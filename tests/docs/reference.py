@@ -39,7 +39,7 @@ REPROCESSING = """
 
 `densemask reprocess OUTPUT --recipe FILE`. The file is a recipe, with the keys of [`recipe`](#recipe), or has these
 keys. Those that only a labelling needs (`source`, `output`, `golden`, `trend`) are passed over, so that a night's own
-job file will do.
+job file will do. Where there is no `evaluation`, that of the old recipe's newest run holds.
 """
 TRAINING = """
 ## Training

@@ -8,9 +8,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from pipeline.config import LabelJob, checked
+from pipeline.config import LabelJob
 from pipeline.reprocess import ReprocessJob
 from pipeline.training.config import TrainJob
+from pipeline.validation import checked
 from tests.docs.documents import FENCE, INDENTED, ROOT
 
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from flows import janitor
-from pipeline import label, plan, prepare
-from pipeline.config import load_job
+from pipeline import job_files, label, plan, prepare
+from pipeline.config import LabelJob
 from pipeline.weights import open_front_end
 from tests.flows.conftest import Command, start, write_photographs, write_truth
 from tests.s3 import S3
@@ -74,7 +74,7 @@ def test_a_folder_becomes_masks_plan_recipe_and_report(
 
 def _same_as_in_one_process(job: str, truth: Path, output: Path) -> None:
     """The rows that came through both pools are those of the plain functions."""
-    loaded = load_job(job, {"source": {"truth": str(truth)}})
+    loaded = job_files.load(LabelJob, job, {"source": {"truth": str(truth)}})
     prepared = prepare.resume(loaded)
     front_end = open_front_end(loaded.recipe.front_end.name, prepared.weights.data)
     assert prepared.newest is not None

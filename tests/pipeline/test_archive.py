@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline import archive, masks, plan, recipes, reprocess, storage
-from pipeline.config import Recipe
+from pipeline.config import Evaluation, Recipe
 from pipeline.errors import ConfigError
 from pipeline.plan import Shard
 from pipeline.sources import REF_SCHEMA, Origin
@@ -20,13 +20,23 @@ DAY = date(2026, 3, 1)
 
 
 def listing(*images: tuple[str, str]) -> pa.Table:
-    rows = [dict.fromkeys(REF_SCHEMA.names) | {"image_id": u, "uri": u, "part": "", "etag": e} for u, e in images]
+    return parts(*((uri, uri, "", etag) for uri, etag in images))
+
+
+def parts(*images: tuple[str, str, str, str]) -> pa.Table:
+    """A listing of (image_id, uri, part, etag)."""
+    names = ("image_id", "uri", "part", "etag")
+    rows = [dict.fromkeys(REF_SCHEMA.names) | dict(zip(names, image, strict=True)) for image in images]
     return pa.Table.from_pylist(rows, REF_SCHEMA)
 
 
 def label(output: str, *images: tuple[str, str], size: int = 2, commit: bool = True) -> str:
     """A run over these images whose rows have no masks."""
-    run = plan.add_run(output, OLD, listing(*images), size, DAY)
+    return label_listing(output, listing(*images), size, commit)
+
+
+def label_listing(output: str, table: pa.Table, size: int = 2, commit: bool = True) -> str:
+    run = plan.add_run(output, OLD, table, size, DAY)
     assert run is not None
     for shard in plan.shards(output, OLD, run) if commit else ():
         refs = plan.read_shard(output, OLD, run, shard.number)
@@ -48,6 +58,23 @@ def test_of_every_image_the_newest_committed_row_counts(tmp_path: Path) -> None:
     assert places(archive.images(output, OLD)) == [
         ("/a", "1", first, 0, 0), ("/b", "2", second, 0, 0), ("/c", "1", first, 1, 0), ("/d", "1", second, 0, 1),
     ]  # fmt: skip
+
+
+def test_an_image_is_known_by_its_place_and_by_its_id(tmp_path: Path) -> None:
+    output = str(tmp_path)
+    label_listing(output, parts(("set/a", "/a", "", "1"), ("t/x", "/t.tar", "bytes=0-1", "1")))
+    label_listing(output, parts(("a", "/a", "", "2"), ("t/x", "/t.tar", "bytes=5-6", "2")))
+    found = archive.images(output, OLD)
+    assert list(zip(*(found[name].to_pylist() for name in ("image_id", "etag")), strict=True)) == [
+        ("a", "2"), ("t/x", "2"),
+    ]  # fmt: skip
+
+
+def test_images_of_one_run_are_not_one_though_they_share_an_id(tmp_path: Path) -> None:
+    output = str(tmp_path)
+    for etag in ("1", "2"):
+        label_listing(output, parts(("x", "/p", "row=0;column=image", etag), ("x", "/p", "row=1;column=image", etag)))
+    assert archive.images(output, OLD)["etag"].to_pylist() == ["2", "2"]
 
 
 def test_an_empty_archive_has_no_images(tmp_path: Path) -> None:
@@ -121,6 +148,21 @@ def test_a_recipe_file_holds_a_recipe_or_is_a_job_file(old: Labelled, tmp_path: 
     job = reprocess.load_job(old.output, str(file), None, None)
     assert (job.recipe.back_end.name, job.recipe.max_side) == ("argmax", 512)
     assert (job.output, job.origin, job.where) == (old.output, old.recipe, None)
+
+
+def test_the_evaluation_is_that_of_the_newest_old_run_unless_the_file_has_one(old: Labelled, tmp_path: Path) -> None:
+    file = tmp_path / "new.yaml"
+
+    def evaluation(content: str) -> Evaluation:
+        file.write_text(content)
+        return reprocess.load_job(old.output, str(file), None, None).evaluation
+
+    assert evaluation("{back_end: argmax}") == Evaluation()  # the plan does not say
+    ours = Evaluation(void=11, boundary_width=3)
+    plan.add_run(old.output, old.recipe, listing(("/new", "1")), 2, DAY, evaluation=ours)
+    assert evaluation("{back_end: argmax}") == ours
+    assert evaluation("{recipe: {back_end: argmax}, gate: {max_churn: 1}}") == ours
+    assert evaluation("{recipe: {back_end: argmax}, evaluation: {void: 0}}") == Evaluation(void=0)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipeline.config import Config, Evaluation, Execution, LabelJob, Recipe, Source, checked, load_job
+from pipeline.config import Config, Evaluation, Execution, LabelJob, Recipe, Source
 from pipeline.errors import AbsentError, ConfigError
+from pipeline.job_files import load
+from pipeline.validation import checked
 
 SHA = "a" * 64
 MINIMAL = "source: /images\noutput: /masks\n"
@@ -14,7 +16,7 @@ MINIMAL = "source: /images\noutput: /masks\n"
 def job(tmp_path: Path, text: str | bytes, **overrides: Any) -> LabelJob:
     path = tmp_path / "job.yaml"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return load_job(str(path), overrides)
+    return load(LabelJob, str(path), overrides)
 
 
 def fingerprint(content: dict[str, Any], sha: str = SHA) -> str:
@@ -28,9 +30,9 @@ def test_a_job_needs_two_lines(tmp_path: Path) -> None:
 
 
 def test_a_job_needs_no_file() -> None:
-    assert load_job(None, {"source": {"location": "a"}, "output": "b"}).source.location == "a"
+    assert load(LabelJob, None, {"source": {"location": "a"}, "output": "b"}).source.location == "a"
     with pytest.raises(ConfigError, match=r"^the command line: 'output' is missing; the command line: 'source' is"):
-        load_job(None, {})
+        load(LabelJob, None, {})
 
 
 def test_a_whole_job(tmp_path: Path) -> None:
@@ -156,7 +158,7 @@ def test_a_file_that_is_no_job_is_one_plain_error(tmp_path: Path, text: str | by
 
 def test_an_absent_job_file_is_absent(tmp_path: Path) -> None:
     with pytest.raises(AbsentError, match=r"cannot read .*/none.yaml: it does not exist"):
-        load_job(str(tmp_path / "none.yaml"), {})
+        load(LabelJob, str(tmp_path / "none.yaml"), {})
 
 
 def test_what_is_shown_of_a_value_is_short(tmp_path: Path) -> None:
@@ -252,7 +254,7 @@ def test_credentials_in_a_job_are_refused_and_not_repeated(key: str, location: s
         place = place[name]
     place[last] = location
     with pytest.raises(ConfigError, match=f"{key} = .*it carries credentials; put them into the environment") as caught:
-        load_job(None, content)
+        load(LabelJob, None, content)
     assert "S3CRET" not in str(caught.value)
     with pytest.raises(ValidationError) as raw:  # as Prefect checks a flow's parameters
         LabelJob.model_validate(content)

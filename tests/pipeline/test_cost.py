@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import cost, gallery, label, masks, picks, report
-from pipeline.config import Evaluation, Inference, Prices, Recipe, load_job
+from pipeline import cost, gallery, job_files, label, masks, picks, report
+from pipeline.config import Evaluation, Inference, LabelJob, Prices, Recipe
 from pipeline.cost import Cost, Usage, priced
 from pipeline.errors import ConfigError
 from pipeline.frontends import FrontEnd
@@ -68,10 +68,13 @@ def test_the_cost_in_words() -> None:
 
 
 def test_prices_are_no_part_of_the_recipe() -> None:
-    jobs = [load_job(None, {"source": "/x", "output": "/y", "prices": prices}) for prices in (None, {"core_hour": 1})]
+    jobs = [
+        job_files.load(LabelJob, None, {"source": "/x", "output": "/y", "prices": prices})
+        for prices in (None, {"core_hour": 1})
+    ]
     assert jobs[0].recipe.fingerprint("0") == jobs[1].recipe.fingerprint("0")
     with pytest.raises(ConfigError, match="prices.gpu_hour = -1"):
-        load_job(None, {"source": "/x", "output": "/y", "prices": {"gpu_hour": -1}})
+        job_files.load(LabelJob, None, {"source": "/x", "output": "/y", "prices": {"gpu_hour": -1}})
 
 
 def test_a_row_says_what_its_image_took(labelled: Labelled) -> None:

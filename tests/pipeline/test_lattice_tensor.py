@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pipeline.backends.lattice import reference, tensor
-from pipeline.backends.lattice.parameters import Parameters
-from pipeline.backends.lattice.tensor import Kernel, Lattice, mean_field, refine_batch
+from pipeline.backends.lattice.parameters import Normalization, Parameters
+from pipeline.backends.lattice.permutohedral import Lattice
+from pipeline.backends.lattice.tensor import Kernel, mean_field, refine_batch
 
 # pydensecrf works on blocks of four pixels and fills the last one with pixels at zero, whose vertices stay in its
 # lattice: images here have a multiple of four pixels, or none that is dark.
 HEIGHT, WIDTH = 30, 40
-NORMALIZATIONS: dict[tensor.Normalization, int] = {
+NORMALIZATIONS: dict[Normalization, int] = {
     "symmetric": dcrf.NORMALIZE_SYMMETRIC,
     "before": dcrf.NORMALIZE_BEFORE,
     "after": dcrf.NORMALIZE_AFTER,
@@ -59,9 +60,7 @@ def points(dimensions: int, pixels: int, batch: int = 1, spread: float = 2.0, se
     return torch.tensor(np.random.default_rng(seed).normal(0, spread, (batch, pixels, dimensions))).float()
 
 
-def plain_field(
-    unary: np.ndarray, terms: Sequence[tuple[Tensor, Any, tensor.Normalization]], iterations: int
-) -> np.ndarray:
+def plain_field(unary: np.ndarray, terms: Sequence[tuple[Tensor, Any, Normalization]], iterations: int) -> np.ndarray:
     """pydensecrf's DenseCRF over (features [1, N, d], compatibility, normalization)."""
     field = dcrf.DenseCRF(unary.shape[1], unary.shape[0])
     field.setUnaryEnergy(unary)
@@ -106,7 +105,7 @@ def test_other_parameters_and_shapes_give_what_pydensecrf_gives(given: dict[str,
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 @pytest.mark.parametrize("dimensions", [1, 2, 3, 5, 8])
-def test_any_features_are_filtered_as_by_pydensecrf(dimensions: int, normalization: tensor.Normalization) -> None:
+def test_any_features_are_filtered_as_by_pydensecrf(dimensions: int, normalization: Normalization) -> None:
     features, unary = points(dimensions, 400), energies(4, 400)
     kernel = Kernel(Lattice(features), 0.4, normalization)
     found = mean_field(torch.tensor(unary)[None], [kernel], 3)[0].numpy()
@@ -116,9 +115,7 @@ def test_any_features_are_filtered_as_by_pydensecrf(dimensions: int, normalizati
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 @pytest.mark.parametrize("form", ["number", "vector", "matrix"])
 @pytest.mark.parametrize("labels", [2, 5])
-def test_every_form_of_compatibility_is_pydensecrfs(
-    labels: int, form: str, normalization: tensor.Normalization
-) -> None:
+def test_every_form_of_compatibility_is_pydensecrfs(labels: int, form: str, normalization: Normalization) -> None:
     rng = np.random.default_rng(6)
     shape = {"number": (), "vector": (labels,), "matrix": (labels, labels)}[form]
     compatibility = rng.normal(0, 0.5, shape).astype(np.float32) if shape else 0.7
@@ -175,7 +172,7 @@ def test_the_order_of_the_axes_matters() -> None:
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 @pytest.mark.parametrize("transpose", [False, True])
-def test_the_gradient_of_the_filter_is_right(normalization: tensor.Normalization, transpose: bool) -> None:
+def test_the_gradient_of_the_filter_is_right(normalization: Normalization, transpose: bool) -> None:
     lattice = Lattice(points(3, 6, batch=2, spread=1))
     values = torch.rand(2, 2, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
 
@@ -283,7 +280,7 @@ def test_an_unknown_normalization_is_refused() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_a_gpu_gives_what_a_cpu_gives(normalization: tensor.Normalization) -> None:
+def test_a_gpu_gives_what_a_cpu_gives(normalization: Normalization) -> None:
     rgb = np.stack([photograph("astronaut"), photograph("coffee")])
     probabilities, parameters = np.stack([scores(5)] * 2), Parameters(normalization=normalization, iterations=5)
     found = refine_batch(rgb, probabilities, parameters, "cuda").cpu()

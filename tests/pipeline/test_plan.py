@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import masks, plan, storage
+from pipeline.config import Evaluation
 from pipeline.sources import REF_SCHEMA
 
 RECIPE = "0123456789abcdef"
@@ -100,6 +101,15 @@ def test_an_image_listed_twice_is_planned_once() -> None:
 def test_recipes_do_not_share_plans(store: str) -> None:
     add(store, numbered(1))
     assert plan.add_run(store, "f" * 16, numbered(1), 3, TODAY) == "2025-03-01-0001"
+
+
+def test_a_plan_says_how_masks_are_held_against_the_truth(store: str) -> None:
+    ours = Evaluation(void=11)
+    runs = [
+        plan.add_run(store, RECIPE, numbered(number), 3, TODAY, evaluation=given)
+        for number, given in enumerate([ours, None])
+    ]
+    assert [plan.evaluation(store, RECIPE, run) for run in runs if run] == [ours, Evaluation()]
 
 
 @pytest.mark.parametrize("planners", [2, 8])

@@ -13,6 +13,7 @@ import pytest
 
 from pipeline import storage
 from pipeline.errors import AbsentError, DeniedError, StorageError
+from pipeline.storage import local
 from tests.conftest import SECRET
 from tests.s3 import READER, S3, STRANGER
 
@@ -118,7 +119,7 @@ def test_sweep_removes_only_what_is_old(tmp_path: Path) -> None:
     old, young = tmp_path / ".tmp/old", tmp_path / ".tmp/young"
     old.write_bytes(b"half")
     young.write_bytes(b"under way")
-    past = time.time() - storage.STALE_SECONDS - 10
+    past = time.time() - local.STALE_SECONDS - 10
     os.utime(old, (past, past))
     storage.sweep(str(tmp_path))
     assert names_below(tmp_path) == {"current.json", ".tmp/young"}

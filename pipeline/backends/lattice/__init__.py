@@ -4,5 +4,6 @@
     tensor     torch over whole batches, on CUDA where there is one, differentiable
     reference  pydensecrf, which the others are held against
 
-``dcrf`` and ``dcrf_utils`` mirror ``pydensecrf.densecrf`` and ``pydensecrf.utils`` on the C++ engine.
+``permutohedral`` is the lattice of ``tensor``; ``dcrf`` and ``dcrf_utils`` mirror ``pydensecrf.densecrf`` and
+``pydensecrf.utils`` on the C++ engine.
 """

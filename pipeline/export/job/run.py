@@ -14,11 +14,12 @@ import pyarrow.csv
 from pydantic import BaseModel, ConfigDict
 
 from pipeline import export, masks, photographs, storage
+from pipeline.archive import by_shard
 from pipeline.errors import ConfigError, ImageError, RunError
 from pipeline.export import Export, Labelled
 from pipeline.export.job import naming, parts
 from pipeline.export.job.parts import Part, Spool
-from pipeline.selection import Selection, by_shard, reference
+from pipeline.selection import Selection, reference
 from pipeline.sources import BATCH
 
 READERS = 8  # photographs on their way at once
@@ -76,7 +77,7 @@ def export_labels(
     job = _Job(selection.output, module, goal, progress or (lambda: None))
     left_out: dict[int, str] = {}
     with Spool(len(table)) as spool:
-        for part in (part for members in by_shard(table) for part in _shard(job, members)):
+        for part in (part for shard in by_shard(table) for part in _shard(job, *shard)):
             if part.described is None:
                 left_out[part.rank] = part.left_out or ""
             else:
@@ -102,10 +103,10 @@ def ranked(selection: Selection, limit: int | None) -> pa.Table:
     return table.append_column("rank", pa.array(ranks)).append_column("name", pa.array(names, pa.string()))
 
 
-def _shard(job: _Job, members: pa.Table) -> list[Part]:
+def _shard(job: _Job, run: str, shard: int, members: pa.Table) -> list[Part]:
     """What comes of the images of one shard; what an interrupted export has done of it is not done again."""
     rows, goal = members.to_pylist(), job.goal
-    run, shard, places = rows[0]["run"], rows[0]["shard"], [row["row"] for row in rows]
+    places = [row["row"] for row in rows]
     name = parts.key(job.module.__name__, goal, run, shard, [(row["row"], row["rank"], row["name"]) for row in rows])
     made = parts.read(goal.folder, name)
     if made is not None and all(part.left_out is None for part in made):

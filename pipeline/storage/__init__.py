@@ -4,12 +4,8 @@ Locations are plain local paths or fsspec URLs. What a store refuses for good (a
 what may pass (a reset connection, a full disk): the latter is tried again before it becomes a StorageError.
 """
 
-import errno
 import os
 import re
-import shutil
-import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, TypeVar
@@ -19,16 +15,13 @@ import tenacity
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import AbsentError, DeniedError, StorageError
+from pipeline.storage import failures, local
 
 ATTEMPTS = 4
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "hf": "hf"} | dict.fromkeys(
     ("az", "abfs", "abfss"), "azure"
 )
-STALE_SECONDS = 3600
 T = TypeVar("T")
-_IN_OUTPUT = re.compile(
-    r"^(.*)/(?:(?:masks|plans|reports|scores)/recipe=[^/]*/.*|nights/[^/]*/[^/]*|recipes/[0-9a-f]{16}\.json)$"
-)
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+)://")
 # "user:password@" before the host; Azure's "container@account" is none.
 _USER = re.compile(r"^(?!abfss?:|az:|adl:)[^/]*://[^/]*@")
@@ -36,7 +29,6 @@ _USER = re.compile(r"^(?!abfss?:|az:|adl:)[^/]*://[^/]*@")
 _SECRET_KEY = r"(?:[^=&]*(?:signature|credential|token|secret|password|key)[^=&]*|sig)"
 _SIGNED = re.compile(rf"^[^?]*://[^?]*\?(?:.*&)?{_SECRET_KEY}=", re.IGNORECASE)
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://[^\s'\"<>]+")
-_DENIED_NAMES = ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError")
 
 
 class Entry(NamedTuple):
@@ -129,7 +121,7 @@ def put(location: str, data: bytes, scratch: str | None = None) -> None:
     """
     fs, path = filesystem(location)
     if isinstance(fs, LocalFileSystem):
-        _retried(lambda: _replace_local(Path(path), data, scratch), "write", location)
+        _retried(lambda: local.replace(Path(path), data, _local_folder(scratch)), "write", location)
     else:
         _retried(lambda: fs.pipe_file(path, data), "write", location)
 
@@ -138,7 +130,7 @@ def put_file(location: str, file: str, scratch: str | None = None) -> None:
     """As `put`, with the content of a local file, which need not fit into memory."""
     fs, path = filesystem(location)
     if isinstance(fs, LocalFileSystem):
-        _retried(lambda: _replace_local(Path(path), Path(file), scratch), "write", location)
+        _retried(lambda: local.replace(Path(path), Path(file), _local_folder(scratch)), "write", location)
     else:
         _retried(lambda: fs.put_file(file, path), "write", location)
 
@@ -150,7 +142,7 @@ def put_if_absent(location: str, data: bytes) -> bool:
     """
     fs, path = filesystem(location)
     if isinstance(fs, LocalFileSystem):
-        return _retried(lambda: _link_local(Path(path), data), "write", location)
+        return _retried(lambda: local.link(Path(path), data), "write", location)
 
     def attempt() -> bool:
         try:
@@ -185,15 +177,6 @@ def stat(location: str) -> Entry:
     return _entry(location, _retried(lambda: fs.info(path), "look up", location))
 
 
-def local_facts(path: str) -> tuple[str, int] | None:
-    """(etag, size) of a local file by one system call; None where it cannot be had."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return _local_etag(status.st_mtime_ns, status.st_size), status.st_size
-
-
 def names(folder: str) -> list[str]:
     """The names directly in a folder, sorted; none where the folder does not exist."""
     fs, path = filesystem(folder)
@@ -214,7 +197,7 @@ def walk(folder: str) -> Iterator[Entry]:
     if isinstance(fs, LocalFileSystem):
         if not os.path.isdir(path):
             raise AbsentError(f"there is no folder {folder}")
-        yield from _walk_local(path)
+        yield from map(Entry._make, local.walk(path))
     elif "s3" in fs.protocol:
         yield from _walk_s3(fs, path, folder)
     else:
@@ -232,41 +215,16 @@ def delete(location: str) -> None:
 
 def sweep(output: str) -> None:
     """Removes what killed writers left in a local output's temporary folder. Object stores keep no halves."""
-    if is_remote(output):
-        return
-    for path in Path(absolute(output), ".tmp").glob("*"):
-        try:
-            if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                path.unlink()
-        except OSError:  # gone meanwhile, or another user's
-            continue
+    if not is_remote(output):
+        local.sweep(absolute(output))
+
+
+def _local_folder(location: str | None) -> Path | None:
+    return None if location is None else Path(absolute(location))
 
 
 def _hidden(name: str) -> bool:
     return any(part.startswith(".") for part in name.split("/"))
-
-
-def _walk_local(path: str) -> Iterator[Entry]:
-    try:
-        scan = os.scandir(path)
-    except PermissionError as error:
-        raise DeniedError(f"no permission to list {path}") from error
-    with scan:
-        for item in scan:
-            if item.name.startswith("."):
-                continue
-            if item.is_dir():
-                if not (item.is_symlink() and _leads_up(item.path)):
-                    yield from _walk_local(item.path)
-            else:
-                status = item.stat() if item.is_file() else item.stat(follow_symlinks=False)
-                yield Entry(item.path, _local_etag(status.st_mtime_ns, status.st_size), status.st_size)
-
-
-def _leads_up(link: str) -> bool:
-    """Whether the link's target is a folder that the link lies in."""
-    target = os.path.realpath(link)
-    return os.path.commonpath([target, os.path.realpath(os.path.dirname(link))]) == target
 
 
 def _walk_s3(fs: Any, path: str, folder: str) -> Iterator[Entry]:
@@ -292,65 +250,17 @@ def _walk_folders(fs: Any, path: str, folder: str) -> Iterator[Entry]:
                     yield _entry(join(folder, name), info)
     except Exception as error:  # a walk that broke off cannot be taken up again
         failure = _permanent(error, "list", folder)
-        raise failure or StorageError(f"cannot list {public(folder)}: {_detail(error)}") from error
+        raise failure or StorageError(f"cannot list {public(folder)}: {scrubbed(failures.detail(error))}") from error
 
 
 def _entry(location: str, info: dict[str, Any]) -> Entry:
     size = int(info.get("size") or 0)
     if "mtime" in info and "ino" in info:
-        return Entry(location, _local_etag(os.stat(info["name"]).st_mtime_ns, size), size)
+        return Entry(location, local.etag(os.stat(info["name"]).st_mtime_ns, size), size)
     for key in ("ETag", "etag", "md5Hash", "md5", "blob_id", "sha256", "LastModified", "last_modified", "mtime"):
         if info.get(key):
             return Entry(location, str(info[key]).strip('"'), size)
     return Entry(location, f"size-{size}", size)
-
-
-def _local_etag(mtime_ns: int, size: int) -> str:
-    return f"{mtime_ns:x}-{size:x}"
-
-
-def _written_beside(path: Path, data: bytes | Path, scratch: str | None = None) -> Path:
-    """The data in a temporary file on the same disk, safe against a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = _temporary_folder(path) if scratch is None else Path(absolute(scratch))
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / uuid.uuid4().hex
-    try:
-        with open(temporary, "xb") as file:
-            if isinstance(data, Path):
-                with open(data, "rb") as source:
-                    shutil.copyfileobj(source, file)
-            else:
-                file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
-
-
-def _temporary_folder(path: Path) -> Path:
-    """``.tmp`` of the output that the path belongs to: the folder above masks/, plans/, reports/ or recipes/."""
-    inside = _IN_OUTPUT.match(path.as_posix())
-    return Path(inside[1] or "/", ".tmp") if inside else path.parent / ".tmp"
-
-
-def _replace_local(path: Path, data: bytes | Path, scratch: str | None) -> None:
-    os.replace(_written_beside(path, data, scratch), path)
-
-
-def _link_local(path: Path, data: bytes) -> bool:
-    if path.exists():
-        return False
-    temporary = _written_beside(path, data)
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink(missing_ok=True)
-    return True
 
 
 def _retried(action: Callable[[], T], verb: str, location: str) -> T:
@@ -369,37 +279,17 @@ def _retried(action: Callable[[], T], verb: str, location: str) -> T:
         permanent = _permanent(error, verb, location)
         if permanent is not None:
             raise permanent from error
-        raise StorageError(f"cannot {verb} {public(location)} ({ATTEMPTS} attempts): {_detail(error)}") from error
+        raise StorageError(
+            f"cannot {verb} {public(location)} ({ATTEMPTS} attempts): {scrubbed(failures.detail(error))}"
+        ) from error
 
 
 def _permanent(error: BaseException, verb: str, location: str) -> StorageError | None:
     """The error that no second try can mend, or None."""
     if isinstance(error, StorageError):
         return error
-    failed = f"cannot {verb} {public(location)}:"
-    number = getattr(error, "errno", None)
-    if isinstance(error, IsADirectoryError):
-        return AbsentError(f"{failed} it is a folder")
-    if isinstance(error, FileExistsError) or (isinstance(error, NotADirectoryError) and verb == "write"):
-        return StorageError(f"{failed} a file is in the place of a folder on the way")
-    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-        detail = "no such bucket" if "bucket does not exist" in str(error).lower() else "it does not exist"
-        return AbsentError(f"{failed} {detail}")
-    if number == errno.ENAMETOOLONG or type(error).__name__ == "ParamValidationError" or "null byte" in str(error):
-        return AbsentError(f"{failed} no object can have that name ({_detail(error)})")
-    if "range is not satisfiable" in str(error):
-        return AbsentError(f"{failed} it is shorter than it was")
-    if number == errno.EROFS:
-        return DeniedError(f"{failed} the file system is read-only")
-    if (status := getattr(error, "status", None)) in (401, 403):  # of a web server
-        return DeniedError(f"{failed} no permission (status {status}; {_detail(error)})")
-    if isinstance(error, PermissionError) or type(error).__name__ in _DENIED_NAMES:
-        return DeniedError(f"{failed} no permission ({_detail(error)})")
-    if not isinstance(error, Exception):
-        return StorageError(f"{failed} {error!r}")
-    return None
-
-
-def _detail(error: BaseException) -> str:
-    """What the error says, without the path that the message names already."""
-    return scrubbed(" ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split()))
+    found = failures.permanent(error, writing=verb == "write")
+    if found is None:
+        return None
+    kind, reason = found
+    return kind(f"cannot {verb} {public(location)}: {scrubbed(reason)}")
