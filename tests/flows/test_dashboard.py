@@ -27,9 +27,9 @@ def asked(api: str, path: str, **filters: Any) -> list[dict[str, Any]]:
         return list(json.load(response))
 
 
-def newest(api: str) -> dict[str, Any]:
-    """The last run of the labelling flow; other flows' schedules may have left later ones."""
-    flows = {"name": {"any_": ["label-dataset"]}}
+def newest(api: str, flow: str) -> dict[str, Any]:
+    """The last run of a flow; other flows' schedules may have left later ones."""
+    flows = {"name": {"any_": [flow]}}
     return asked(api, "flow_runs", flows=flows, sort="START_TIME_DESC", limit=1)[0]
 
 
@@ -68,7 +68,7 @@ def measured(configured: dict[str, str], prefect_server: str, tmp_path_factory: 
     with start("label", "--job", str(folder / "job.yaml"), "--json", env=configured) as process:
         out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
-    run = newest(prefect_server)
+    run = newest(prefect_server, "label-dataset")
     found = asked(prefect_server, "artifacts", artifacts={"flow_run_id": {"any_": [run["id"]]}})
     return Shown(json.loads(out), run, {artifact["key"]: artifact for artifact in found})
 
@@ -126,7 +126,7 @@ def test_a_red_run_says_why_and_gives_no_secret_away(
     ended = densemask("label", str(tmp_path / "list.txt"), str(tmp_path / "out"), "--json", env=configured)
     assert ended.code == 1
 
-    run = newest(prefect_server)
+    run = newest(prefect_server, "label-dataset")
     assert run["state"]["type"] == "FAILED"
     assert "2 of 4 images failed" in run["state"]["message"]
     logs = asked(prefect_server, "logs", logs={"flow_run_id": {"any_": [run["id"]]}}, limit=200, sort="TIMESTAMP_ASC")

@@ -16,7 +16,7 @@ import pytest
 
 from flows.waves import START_SECONDS, Other, go_first
 from tests.flows.conftest import Command, start, write_photographs, write_truth
-from tests.flows.test_dashboard import asked
+from tests.flows.test_dashboard import asked, newest
 from tests.flows.test_label_command import job_file
 
 SERVE = "from flows.reprocess_wave import reprocess_wave; reprocess_wave.serve(name='reprocess-wave')"
@@ -104,8 +104,7 @@ def _killed_after_a_nightly_run_went_first(
 
 
 def _the_dashboard_shows_waves_and_comparison(api: str, argmax: str, survived: int) -> None:
-    archive = {"name": {"any_": ["reprocess-archive"]}}
-    (flow_run,) = asked(api, "flow_runs", flows=archive, sort="START_TIME_DESC", limit=1)
+    flow_run = newest(api, "reprocess-archive")
     assert flow_run["state"]["type"] == "FAILED" and "did not pass the gate" in flow_run["state"]["message"]
     waves = asked(api, "flow_runs", flows={"name": {"any_": ["reprocess-wave"]}}, sort="START_TIME_DESC")
     assert waves[0]["deployment_id"] is not None and waves[0]["idempotency_key"].startswith(f"{argmax}/")

@@ -207,9 +207,7 @@ template <int D, class Key> void build(Lattice& lattice, const Features& feature
     table.forget_places();
     lattice.vertices = table.size();
     const Sorted<Key> sorted(table, radix.cells);
-    Array<uint32_t> rank(lattice.vertices);
-    for (uint32_t i = 0; i < lattice.vertices; ++i) rank[sorted.ids[i]] = i;
-    for (uint32_t& corner : lattice.corner) corner = rank[corner];
+    for (uint32_t& corner : lattice.corner) corner = sorted.rank[corner];
     lattice.axes = axes_of(sorted, radix.step, d);
 }
 

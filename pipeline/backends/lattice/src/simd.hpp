@@ -25,9 +25,7 @@ struct f12 {
 
     f12& operator+=(const f12& other) { return low += other.low, high += other.high, *this; }
     friend f12 operator+(f12 a, const f12& b) { return a += b; }
-    friend f12 operator*(const f12& a, float b) {
-        return {a.low * b, a.high * b};
-    }
+    friend f12 operator*(const f12& a, float b) { return {a.low * b, a.high * b}; }
     friend f12 operator*(float a, const f12& b) { return b * a; }
 } __attribute__((may_alias));
 

@@ -89,13 +89,13 @@ private:
     uint32_t size_ = 0;
 };
 
-// Keys in ascending order, and the id of each; behind them a sentinel and the count.
+// Keys in ascending order, a sentinel behind them; and by id the place of each.
 template <class Key> struct Sorted {
     Array<Key> keys;
-    Array<uint32_t> ids;
+    Array<uint32_t> rank;
     uint32_t count;
 
-    Sorted(const Table<Key>& table, double cells) : keys(table.size() + 1), ids(table.size() + 1), count(table.size()) {
+    Sorted(const Table<Key>& table, double cells) : keys(table.size() + 1), rank(table.size()), count(table.size()) {
         constexpr int BITS = 11, BUCKETS = 1 << BITS;
         struct Pair {
             Key key;
@@ -110,9 +110,8 @@ template <class Key> struct Sorted {
             for (uint32_t i = 0; i < count; ++i) to[start[(from[i].key >> shift) & (BUCKETS - 1)]++] = from[i];
             from.swap(to);
         }
-        for (uint32_t i = 0; i < count; ++i) keys[i] = from[i].key, ids[i] = from[i].id;
+        for (uint32_t i = 0; i < count; ++i) keys[i] = from[i].key, rank[from[i].id] = i;
         keys[count] = std::numeric_limits<Key>::max();
-        ids[count] = count;
     }
 };
 
