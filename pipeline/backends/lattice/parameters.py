@@ -37,7 +37,7 @@ class Parameters(BaseModel):
         0.98, ge=0, lt=1, description="cpu: pixels whose most probable label passes this leave the iteration; 0: none."
     )
     longest_step: float = Field(
-        1.4, ge=1, lt=2, description="cpu: iterations that a step may be worth, so that there are fewer; 1: plain."
+        1.75, ge=1, lt=2, description="cpu: iterations that a step may be worth, so that there are fewer; 1: plain."
     )
     stop_when_unchanged: float = Field(
         0.0, ge=0, lt=1, description="cpu: stop when an iteration moves fewer pixels' probabilities by over 0.02."

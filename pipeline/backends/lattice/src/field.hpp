@@ -5,7 +5,8 @@
 // in 16 bits, the old one and the new one; the unary is read again in each pass.
 //
 // Most pixels settle at once. They then leave the iteration: what they say to the others is folded into the others'
-// logits, and the lattice is cut down to those. Later changes travel over the vertices and links that are left.
+// logits, and the lattice is cut down to those. What has been said until then stays in the logits; only changes of Q since
+// then travel over the vertices and links that are left.
 #pragma once
 #include <memory>
 #include <vector>
@@ -33,7 +34,6 @@ public:
         if (!WHOLE) constant_ = Array<float>(n), std::fill(constant_.begin(), constant_.end(), 0.0f);
         for (const Pairwise& given : field.terms) {
             Term term{&given, mixing_of(given, field.labels, WHOLE, width_), given.lattice, given.before.data(), given.after.data()};
-            if (given.lattice) term.make_vertices(width_);
             term.ones = Array<float>(WHOLE || term.potts() ? 0 : n);
             std::copy_n(given.ones.data(), term.ones.size(), term.ones.data());
             for (size_t p = 0; p < n && !WHOLE && term.potts(); ++p) constant_[p] -= given.ones[p];
@@ -98,14 +98,22 @@ private:
     }
 
     void splat_term(Term& term) {
+        if (!term.vertices.size()) term.vertices = Array<float>(size_t(term.lattice->vertices) * width_);
         std::fill(term.vertices.begin(), term.vertices.end(), 0.0f);
         for (const Block& at : walk_)
-            splat_block(*term.lattice, shape_, at, &term.before[at.position], from_levels(at), term.vertices.data());
+            splat_block(*term.lattice, shape_, at, &term.before[at.position], unsaid(at), term.vertices.data());
         blur_all(*term.lattice, shape_, term.vertices.data());
     }
 
     const float* from_levels(const Block& at) {
         levels_to_lanes(&now_[at.raster * width_], at.count * width_, q_.data());
+        return q_.data();
+    }
+
+    // Q less what of it is in the logits.
+    const float* unsaid(const Block& at) {
+        if (!said_.size()) return from_levels(at);
+        levels_between(&now_[at.raster * width_], &said_[at.position * width_], at.count * width_, q_.data());
         return q_.data();
     }
 
@@ -153,9 +161,11 @@ private:
             for (int p = 0; p < at.count; ++p) x_[l * BLOCK + p] += constant_[at.position + p];
     }
 
-    // The filtered Q of a term into f_, or added to it.
+    // The filtered Q of a term into f_, or added to it: of a narrowed lattice what has changed of it.
     void message(const Term& term, const Block& at, bool add) {
-        if (term.lattice) {
+        if (term.lattice && !term.vertices.size()) {
+            if (!add) std::fill_n(f_.data(), at.count * width_, 0.0f);
+        } else if (term.lattice) {
             const float *vertices = term.vertices.data(), *scale = &term.after[at.position];
             add ? slice_block<true>(*term.lattice, shape_, at, scale, vertices, f_.data())
                 : slice_block<false>(*term.lattice, shape_, at, scale, vertices, f_.data());
@@ -189,19 +199,22 @@ private:
             std::copy_n(&now_[at.raster * width_], at.count * width_, &next_[at.raster * width_]);
         }
         Array<float> logits((left + WIDE) * width_);  // a block is turned in whole vectors of pixels
+        Array<Level> said(left * width_ + TOGETHER);
         walk_.clear();
         for (const auto& [from, to] : stay) {
             logits_of_block(from);
             planes_to_lanes(shape_, x_.data(), to.count, t_.data());
             std::copy_n(t_.data(), to.count * width_, &logits[to.position * width_]);
+            std::copy_n(&now_[to.raster * width_], to.count * width_, &said[to.position * width_]);
             walk_.push_back(to);
         }
         logits_.swap(logits);
+        said_.swap(said);
         constant_.clear();
         for (Term& term : terms_) narrow_term(term, stay, left);
     }
 
-    // What the lattice says now stays in the logits, less what the narrowed one will say of the same Q.
+    // Cuts the lattice down; what it has said stays in the logits.
     void narrow_term(Term& term, const std::vector<Cut>& cuts, int64_t left) {
         const auto kept = [&](const float* of) {
             Array<float> part(left);
@@ -212,24 +225,18 @@ private:
         if (!term.lattice) return;
         for (const auto& [from, to] : cuts) {
             message(term, from, false);
-            tell(term, to, 1.0f);
+            add_to_logits(term, to);
         }
         term.own_before = kept(term.before);
         term.own_after = kept(term.after);
         term.before = term.own_before.data(), term.after = term.own_after.data();
         term.lattice = std::make_shared<Lattice>(narrowed(*term.lattice, cuts, left));
-        term.make_vertices(width_);
-        splat_term(term);
-        for (const Block& at : walk_) {
-            message(term, at, false);
-            tell(term, at, -1.0f);
-        }
+        term.vertices.clear();
     }
 
-    // Adds `sign` times the term's message in f_ to the block's logits.
-    void tell(const Term& term, const Block& at, float sign) {
+    // Adds the term's message in f_ to the block's logits.
+    void add_to_logits(const Term& term, const Block& at) {
         float *logits = &logits_[at.position * width_], *f = f_.data();
-        for (int i = 0; i < at.count * width_; ++i) f[i] *= sign;
         if (!term.potts()) return mix(term.mixing, at.count, lanes_, width_, nullptr, f, logits);
         for (int p = 0; p < at.count; ++p) {
             float all = 0;
@@ -265,6 +272,7 @@ private:
     std::vector<uint8_t> open_;           // by cell of each row: not settled in the last step
     Array<float> constant_;               // by position: of all lanes' logits, what the label without a lane brings
     Array<float> logits_;                 // by position, of a narrowed field
+    Array<Level> said_;                   // by position, of a narrowed field: the Q whose messages are in the logits
     Array<float> t_, f_, q_;              // of one block, as lanes: logits, messages, Q
     Array<float> x_, f_planes_;           // of one block, as planes: values, then logits, then Q; messages
     Array<float> line_;                   // of one block: the Gaussian's scratch

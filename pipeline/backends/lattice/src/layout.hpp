@@ -30,6 +30,11 @@ inline void levels_to_lanes(const Level* levels, int floats, float* lanes) {  //
     for (int i = 0; i < floats; i += WIDE) store<Wide>(lanes + i, load_levels<Wide>(levels + i) * (1 / LEVELS));
 }
 
+inline void levels_between(const Level* levels, const Level* less, int floats, float* lanes) {  // writes whole vectors
+    for (int i = 0; i < floats; i += WIDE)
+        store<Wide>(lanes + i, (load_levels<Wide>(levels + i) - load_levels<Wide>(less + i)) * (1 / LEVELS));
+}
+
 // What is below 0 or above 1 becomes 0 or 1.
 inline void lanes_to_levels(const float* lanes, int floats, Level* levels) {
     for (int i = 0; i < floats; i += WIDE) {

@@ -100,13 +100,9 @@ struct Term {
     const float *before, *after;             // what to scale by before the splat and after the slice
     Array<float> own_before{}, own_after{};  // of the narrowed lattice
     Array<float> ones{};                     // of terms with a matrix, for the label without a lane
-    Array<float> vertices{};                 // [vertices, width]
+    Array<float> vertices{};                 // [vertices, width], or empty: no message yet
 
     bool potts() const { return given->matrix.empty(); }
-    void make_vertices(int width) {
-        vertices.clear();
-        vertices = Array<float>(size_t(lattice->vertices) * width);
-    }
 };
 
 // t += the messages' bearing on the lanes of `count` pixels; t, message: [count, width]; ones: [count], or none.
