@@ -43,7 +43,7 @@ public:
         for (auto* block : {&t_, &f_, &q_}) *block = Array<float>(size_t(BLOCK) * width_ + WIDE);
         for (auto* planes : {&x_, &f_planes_}) *planes = Array<float>(size_t(std::max(planes_of(shape), field.labels)) * BLOCK);
         std::fill(x_.begin(), x_.end(), 0.0f);  // lanes without a label stay zero
-        line_ = Array<float>(size_t(BLOCK + 2 * reach) * width_ + TOGETHER);
+        line_ = Array<Level>(size_t(BLOCK + 2 * reach) * width_ + TOGETHER);
         for (auto* image : {&now_, &next_}) *image = Array<Level>(n * width_ + TOGETHER);
     }
 
@@ -275,7 +275,7 @@ private:
     Array<Level> said_;                   // by position, of a narrowed field: the Q whose messages are in the logits
     Array<float> t_, f_, q_;              // of one block, as lanes: logits, messages, Q
     Array<float> x_, f_planes_;           // of one block, as planes: values, then logits, then Q; messages
-    Array<float> line_;                   // of one block: the Gaussian's scratch
+    Array<Level> line_;                   // of one block: the Gaussian's scratch
 };
 
 // q: float32 [L, N]. Returns the iterations done.

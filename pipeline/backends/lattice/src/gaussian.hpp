@@ -1,5 +1,6 @@
 // A spatial kernel as what it is: an exact Gaussian over the pixel grid, separable, one banded matrix an axis.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <type_traits>
 #include <vector>
@@ -10,15 +11,17 @@
 
 namespace densemask::ISA {
 
+constexpr float SUM_OF_SHARES = 65000.0f;  // of the greatest row: the sum of a row's products keeps within 16 bits
 
 // Row i holds the taps of output i over inputs i - radius ... i + radius; zero outside the image.
 struct Band {
     int radius = 0;
     int64_t length = 0;
-    std::vector<float> taps;  // [length, 2 radius + 1]
+    std::vector<Level> taps;  // [length, 2 radius + 1]: in `unit`s
     std::vector<float> ones;  // [length]: the rows' sums
+    float unit = 0;
 
-    const float* row(int64_t i) const { return &taps[size_t(i) * (2 * radius + 1)]; }
+    const Level* row(int64_t i) const { return &taps[size_t(i) * (2 * radius + 1)]; }
 };
 
 inline Band make_band(int64_t length, double deviation, Normalization normalization) {
@@ -33,7 +36,7 @@ inline Band make_band(int64_t length, double deviation, Normalization normalizat
     for (int64_t i = 0; i < length; ++i)
         for (int k = -r; k <= r; ++k)
             if (inside(i + k)) n[i] += tap[k + r];
-    band.taps.assign(size_t(length) * count, 0.0f);
+    std::vector<double> taps(size_t(length) * count);
     band.ones.assign(length, 0.0f);
     for (int64_t i = 0; i < length; ++i)
         for (int k = -r; k <= r; ++k) {
@@ -42,76 +45,74 @@ inline Band make_band(int64_t length, double deviation, Normalization normalizat
             if (normalization == Normalization::symmetric) factor = 1.0 / std::sqrt(n[i] * n[i + k]);
             if (normalization == Normalization::before) factor = 1.0 / n[i + k];
             if (normalization == Normalization::after) factor = 1.0 / n[i];
-            const float value = float(tap[k + r] * factor);
-            band.taps[size_t(i) * count + k + r] = value;
-            band.ones[i] += value;
+            taps[size_t(i) * count + k + r] = tap[k + r] * factor;
+            band.ones[i] += float(tap[k + r] * factor);
         }
+    band.unit = *std::max_element(band.ones.begin(), band.ones.end()) / SUM_OF_SHARES;
+    band.taps.resize(taps.size());
+    std::transform(taps.begin(), taps.end(), band.taps.begin(), [&](double value) { return Level(value / band.unit + 0.5); });
     return band;
 }
 
-// out = (rows x columns) q, times `weight`, for the pixels of one block; or added to what is there.
-// q: levels [height, width, lanes]. line: scratch of (BLOCK + 2 columns.radius) * lanes floats and 2 TOGETHER more; as
-// many levels behind q are read.
-constexpr int TOGETHER = 32;
+constexpr int TOGETHER = 2 * WORDS;
 
+// Sums of the products' upper halves, TOGETHER at a time: of levels `apart` from each other with taps `low` to `high`.
+inline void filter_levels(const Level* levels, int64_t apart, const Level* taps, int low, int high, Level* to) {
+    Words sum{}, more{};
+    for (int k = low; k <= high; ++k) {
+        const Words tap = Words{} + taps[k];
+        sum += upper_product(load_words(levels + k * apart), tap);
+        more += upper_product(load_words(levels + k * apart + WORDS), tap);
+    }
+    store_words(to, sum);
+    store_words(to + WORDS, more);
+}
+
+// out = (rows x columns) q, times `weight`, for the pixels of one block; or added to what is there. In sixteen bits from
+// the levels to the sum: off by `radius` units of a level at most, all lanes alike.
+// q: levels [height, width, lanes]; line: scratch of (BLOCK + 2 columns.radius) * lanes; behind both are TOGETHER more.
 template <bool ADD>
-void separable(const Band& rows, const Band& columns, float weight, int lanes, const Level* q, const Block& at, float* line, float* out) {
+void separable(const Band& rows, const Band& columns, float weight, int lanes, const Level* q, const Block& at, Level* line, float* out) {
     const int64_t width = columns.length, y = at.raster / width, x = at.raster % width;
     const int r = columns.radius;
     const int64_t first = std::max<int64_t>(0, x - r), last = std::min<int64_t>(width, x + at.count + r);
     const int before = int(first - (x - r)) * lanes, inside = int(last - first) * lanes, floats = at.count * lanes;
 
-    const float* tap = rows.row(y) + rows.radius;
     const int low = int(std::max<int64_t>(-rows.radius, -y)), high = int(std::min<int64_t>(rows.radius, rows.length - 1 - y));
-    const Level* from = q + (y * width + first) * lanes;
-    std::fill_n(line, before, 0.0f);
-    for (int i = 0; i < inside; i += TOGETHER) {
-        Wide sum[TOGETHER / WIDE] = {};
-        for (int k = low; k <= high; ++k)
-            for (int v = 0; v < TOGETHER / WIDE; ++v) sum[v] += load_levels<Wide>(from + k * width * lanes + i + WIDE * v) * tap[k];
-        for (int v = 0; v < TOGETHER / WIDE; ++v) store<Wide>(line + before + i + WIDE * v, sum[v] * (weight / LEVELS));
-    }
-    std::fill(line + before + inside, line + floats + 2 * r * lanes, 0.0f);
+    const Level *from = q + (y * width + first) * lanes, *tap = rows.row(y) + rows.radius;
+    std::fill_n(line, before, Level(0));
+    for (int i = 0; i < inside; i += TOGETHER) filter_levels(from + i, width * lanes, tap, low, high, line + before + i);
+    std::fill(line + before + inside, line + floats + 2 * r * lanes, Level(0));
 
-    const float* middle = line + r * lanes;
-    // Rows of the band further than twice the radius from both ends are the same.
-    const int left = int(std::clamp<int64_t>(2 * r - x, 0, at.count)), right = int(std::clamp<int64_t>(width - 2 * r - x, left, at.count));
+    const float scale = weight * rows.unit * columns.unit * (65536.0f * 65536.0f / LEVELS);
+    const Level* middle = line + r * lanes;
+    Level sums[TOGETHER];
     const auto put = [&](int j, auto value) {
         if constexpr (std::is_same_v<decltype(value), float>)
             out[j] = ADD ? out[j] + value : value;
         else
             store(out + j, ADD ? load<decltype(value)>(out + j) + value : value);
     };
-    const auto edge = [&](int begin, int end) {
-        for (int p = begin; p < end; ++p) {
-            const float* t = columns.row(x + p) + r;
-            int l = 0;
-            for (; l + 8 <= lanes; l += 8) {
-                f8 sum{};
-                for (int k = -r; k <= r; ++k) sum += load<f8>(middle + (p + k) * lanes + l) * t[k];
-                put(p * lanes + l, sum);
-            }
-            for (; l < lanes; ++l) {
-                float sum = 0;
-                for (int k = -r; k <= r; ++k) sum += middle[(p + k) * lanes + l] * t[k];
-                put(p * lanes + l, sum);
-            }
-        }
+    const auto some = [&](int j, int count, const Level* taps) {
+        filter_levels(middle + j, lanes, taps, -r, r, sums);
+        for (int i = 0; i < count; ++i) put(j + i, float(sums[i]) * scale);
     };
+    const auto edge = [&](int begin, int end) {
+        for (int p = begin; p < end; ++p)
+            for (int l = 0; l < lanes; l += TOGETHER) some(p * lanes + l, std::min(TOGETHER, lanes - l), columns.row(x + p) + r);
+    };
+    // Rows of the band further than twice the radius from both ends are the same.
+    const int left = int(std::clamp<int64_t>(2 * r - x, 0, at.count)), right = int(std::clamp<int64_t>(width - 2 * r - x, left, at.count));
     edge(0, left);
+    int j = left * lanes;
+    const int end = right * lanes;
     if (right > left) {
-        const float* t = columns.row(x + left) + r;
-        int j = left * lanes;
-        for (; j + WIDE <= right * lanes; j += WIDE) {
-            Wide sum = load<Wide>(middle + j) * t[0];
-            for (int k = 1; k <= r; ++k) sum += (load<Wide>(middle + j - k * lanes) + load<Wide>(middle + j + k * lanes)) * t[k];
-            put(j, sum);
+        const Level* taps = columns.row(x + left) + r;
+        for (; j + TOGETHER <= end; j += TOGETHER) {
+            filter_levels(middle + j, lanes, taps, -r, r, sums);
+            for (int i = 0; i < TOGETHER; i += WIDE) put(j + i, load_levels<Wide>(sums + i) * scale);
         }
-        for (; j < right * lanes; ++j) {
-            float sum = middle[j] * t[0];
-            for (int k = 1; k <= r; ++k) sum += (middle[j - k * lanes] + middle[j + k * lanes]) * t[k];
-            put(j, sum);
-        }
+        if (j < end) some(j, end - j, taps);
     }
     edge(right, at.count);
 }

@@ -47,6 +47,29 @@ constexpr int WIDE = sizeof(Wide) / sizeof(float);
 
 template <class V> using Ints = std::conditional_t<sizeof(V) == sizeof(f16), i16, i8>;
 
+typedef uint16_t Words __attribute__((vector_size(sizeof(Wide)), aligned(2), may_alias));
+constexpr int WORDS = sizeof(Words) / sizeof(uint16_t);
+
+inline Words load_words(const uint16_t* p) {
+    Words words;
+    std::memcpy(&words, p, sizeof(words));
+    return words;
+}
+inline void store_words(uint16_t* p, Words words) { std::memcpy(p, &words, sizeof(words)); }
+
+// The upper sixteen bits of the products.
+inline Words upper_product(Words a, Words b) {
+#if defined(__AVX512BW__)
+    return (Words)_mm512_mulhi_epu16((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+    return (Words)_mm256_mulhi_epu16((__m256i)a, (__m256i)b);
+#else
+    Words upper;
+    for (int i = 0; i < WORDS; ++i) upper[i] = uint16_t(uint32_t(a[i]) * b[i] >> 16);
+    return upper;
+#endif
+}
+
 // A vector type loses its alignment of 4 as a template argument; copies do not ask for any.
 template <class V> inline V load(const float* p) {
     V v;
