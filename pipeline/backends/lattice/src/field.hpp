@@ -4,9 +4,9 @@
 // Q sums to one and the filters are linear, so the last label needs no lane of its own. Of a whole image only Q is kept,
 // in 16 bits, the old one and the new one; the unary is read again in each pass.
 //
-// Most pixels settle at once. They then leave the iteration: what they say to the others is folded into the others'
-// logits, and the lattice is cut down to those. What has been said until then stays in the logits; only changes of Q since
-// then travel over the vertices and links that are left.
+// Most pixels settle at once, many with their unary. They retire: their Q stays. Once most have, the lattice is cut down to
+// the others: what all have said until then stays in their logits, and only changes of Q since then travel over the
+// vertices and links that are left.
 #pragma once
 #include <memory>
 #include <vector>
@@ -19,7 +19,7 @@
 
 namespace densemask::ISA {
 
-constexpr double WORTH_NARROWING = 0.5;  // of the pixels in play: with more left, cutting costs more than it saves
+constexpr double WORTH_NARROWING = 0.5;  // of the lattice's pixels: with more in play, cutting costs more than it saves
 
 // The whole inference for one shape of lanes.
 template <class Shape, bool WHOLE> class MeanField {
@@ -29,6 +29,7 @@ public:
         const Grid grid = field.grid;
         const size_t n = grid.pixels();
         for (int64_t b = 0; b < grid.blocks(); ++b) walk_.push_back(grid.block(b));
+        whole_ = walk_;
         open_.assign(cells_of_row() * grid.height, 0);
         int reach = 0;
         if (!WHOLE) constant_ = Array<float>(n), std::fill(constant_.begin(), constant_.end(), 0.0f);
@@ -50,14 +51,16 @@ public:
     // Starts from the result where `resume`. Returns how many steps it took.
     int run(const Inference& inference, bool resume) {
         const std::vector<float> steps = steps_of(inference);
-        start(resume, steps.empty());
+        const bool retiring = inference.settled_above > 0;
+        start(resume, steps.empty(), float(inference.settled_above));
+        if (!steps.empty() && retiring) retire();
         size_t done = 0;
         while (done < steps.size()) {
             const bool last = done + 1 == steps.size();
             const int64_t moved = step(steps[done], inference, last);
             ++done;
             if (!last && double(moved) < inference.stop_when_unchanged * double(field_.grid.pixels())) break;
-            if (!last && inference.settled_above > 0) narrow();
+            if (!last && retiring) retire(), narrow();
         }
         if (done < steps.size())
             for (const Block& at : walk_) write_kept(at);
@@ -72,7 +75,7 @@ private:
     }
 
     // Q of the unary alone, or the one given, splatted; into the result where that is all.
-    void start(bool resume, bool last) {
+    void start(bool resume, bool last, float settled) {
         const int64_t n = field_.grid.pixels();
         for (const Block& at : walk_) {
             if (resume)
@@ -81,6 +84,7 @@ private:
                 values_of(unary_, at, field_.grid, x_.data());
                 q_of(unary_.probabilities, field_.labels, at.count, x_.data());
             }
+            mark_open<WHOLE>(lanes_, at.count, x_.data(), settled, open_of(at));
             last ? write(at) : keep(at, now_);
         }
         if (!last) splat_terms();
@@ -100,7 +104,7 @@ private:
     void splat_term(Term& term) {
         if (!term.vertices.size()) term.vertices = Array<float>(size_t(term.lattice->vertices) * width_);
         std::fill(term.vertices.begin(), term.vertices.end(), 0.0f);
-        for (const Block& at : walk_)
+        for (const Block& at : whole_)
             splat_block(*term.lattice, shape_, at, &term.before[at.position], unsaid(at), term.vertices.data());
         blur_all(*term.lattice, shape_, term.vertices.data());
     }
@@ -176,42 +180,47 @@ private:
         }
     }
 
-    // Takes the settled cells out of the iteration, if they are enough to be worth it.
-    void narrow() {
-        std::vector<Cut> stay;
-        std::vector<Block> leave;
-        int64_t before = 0, left = 0;
+    // Takes the settled cells out of the walk. Their Q is the result, and what others see in every step.
+    void retire() {
+        std::vector<Block> stay;
         for (const Block& at : walk_) {
             const uint8_t* open = open_of(at);
-            before += at.count;
             for (int from = 0, to = 0; from < at.count; from = to) {
                 while (to < at.count && open[to / CELL] == open[from / CELL]) to = std::min(to + CELL, at.count);
                 const Block run{at.raster + from, at.position + from, to - from};
-                if (!open[from / CELL])
-                    leave.push_back(run);
-                else
-                    stay.push_back({run, {run.raster, left, run.count}}), left += run.count;
+                if (open[from / CELL]) {
+                    stay.push_back(run);
+                } else {
+                    write_kept(run);
+                    std::copy_n(&now_[run.raster * width_], run.count * width_, &next_[run.raster * width_]);
+                }
             }
         }
+        walk_.swap(stay);
+    }
+
+    // Cuts the lattices down to the pixels that are in play, if these are few enough for it to be worth it.
+    void narrow() {
+        std::vector<Cut> cuts;
+        int64_t before = 0, left = 0;
+        for (const Block& at : whole_) before += at.count;
+        for (const Block& at : walk_) cuts.push_back({at, {at.raster, left, at.count}}), left += at.count;
         if (double(left) > WORTH_NARROWING * double(before)) return;
-        for (const Block& at : leave) {  // the result, and what others will see in every step
-            write_kept(at);
-            std::copy_n(&now_[at.raster * width_], at.count * width_, &next_[at.raster * width_]);
-        }
         Array<float> logits((left + WIDE) * width_);  // a block is turned in whole vectors of pixels
         Array<Level> said(left * width_ + TOGETHER);
         walk_.clear();
-        for (const auto& [from, to] : stay) {
+        for (const auto& [from, to] : cuts) {
             logits_of_block(from);
             planes_to_lanes(shape_, x_.data(), to.count, t_.data());
             std::copy_n(t_.data(), to.count * width_, &logits[to.position * width_]);
             std::copy_n(&now_[to.raster * width_], to.count * width_, &said[to.position * width_]);
             walk_.push_back(to);
         }
+        whole_ = walk_;
         logits_.swap(logits);
         said_.swap(said);
         constant_.clear();
-        for (Term& term : terms_) narrow_term(term, stay, left);
+        for (Term& term : terms_) narrow_term(term, cuts, left);
     }
 
     // Cuts the lattice down; what it has said stays in the logits.
@@ -266,10 +275,10 @@ private:
     int width_, lanes_;
     const Unary& unary_;
     float* result_;                       // [labels, pixels]
-    std::vector<Block> walk_;             // what is still in play
+    std::vector<Block> whole_, walk_;     // the lattice's pixels; those in play
     std::vector<Term> terms_;
     Array<Level> now_, next_;             // by raster: Q
-    std::vector<uint8_t> open_;           // by cell of each row: not settled in the last step
+    std::vector<uint8_t> open_;           // by cell of each row: not settled yet
     Array<float> constant_;               // by position: of all lanes' logits, what the label without a lane brings
     Array<float> logits_;                 // by position, of a narrowed field
     Array<Level> said_;                   // by position, of a narrowed field: the Q whose messages are in the logits

@@ -12,8 +12,28 @@ namespace densemask::ISA {
 constexpr float MOVED = 0.02f;
 constexpr int CELL = 8;  // pixels of a row that leave the iteration together
 
-// Logits -> Q, in place; where ADD, with the messages `f`. Marks in `open` the cells of which a pixel's largest
-// probability is not above `settled`.
+// Marks the cells of a vector of pixels, of which `count` lie in the block, that have one whose largest probability is
+// not above `settled`.
+inline void mark_open(Wide largest, float settled, int count, uint8_t* open) {
+    const unsigned inside = count < WIDE ? (1u << count) - 1 : (1u << WIDE) - 1;
+    const unsigned unsettled = bits(largest <= settled) & inside;
+    for (int cell = 0; cell * CELL < std::min(WIDE, count); ++cell) open[cell] = (unsettled >> cell * CELL & 0xff) != 0;
+}
+
+// The same of a block's Q.
+template <bool WHOLE> void mark_open(int lanes, int count, const float* q, float settled, uint8_t* open) {
+    for (int p = 0; p < count; p += WIDE, open += WIDE / CELL) {
+        Wide largest{}, rest = Wide{} + 1.0f;
+        for (int l = 0; l < lanes; ++l) {
+            const Wide value = load<Wide>(q + l * BLOCK + p);
+            largest = larger(largest, value);
+            rest -= value;
+        }
+        mark_open(WHOLE ? largest : larger(largest, rest), settled, count - p, open);
+    }
+}
+
+// Logits -> Q, in place; where ADD, with the messages `f`. Marks the open cells.
 template <bool WHOLE, bool ADD>
 void softmax_block(int lanes, int count, const float* f, float settled, float* x, uint8_t* open) {
     for (int p = 0; p < count; p += WIDE, open += WIDE / CELL) {
@@ -32,9 +52,7 @@ void softmax_block(int lanes, int count, const float* f, float settled, float* x
         if constexpr (!WHOLE) sum += exponential(-top);
         const Wide largest = 1.0f / sum;  // the largest exponential is 1
         for (int l = 0; l < lanes; ++l) store<Wide>(x + l * BLOCK + p, load<Wide>(x + l * BLOCK + p) * largest);
-        const unsigned inside = count - p < WIDE ? (1u << (count - p)) - 1 : (1u << WIDE) - 1;
-        const unsigned unsettled = bits(largest <= settled) & inside;
-        for (int cell = 0; cell * CELL < std::min(WIDE, count - p); ++cell) open[cell] = (unsettled >> cell * CELL & 0xff) != 0;
+        mark_open(largest, settled, count - p, open);
     }
 }
 
