@@ -34,7 +34,7 @@ class Parameters(BaseModel):
         0.05, ge=0, lt=1, description="Labels whose probability nowhere passes this take no part in the field."
     )
     settled_above: float = Field(
-        0.98, ge=0, lt=1, description="cpu: pixels whose most probable label passes this leave the iteration; 0: none."
+        0.97, ge=0, lt=1, description="cpu: pixels whose most probable label passes this leave the iteration; 0: none."
     )
     longest_step: float = Field(
         1.75, ge=1, lt=2, description="cpu: iterations that a step may be worth, so that there are fewer; 1: plain."
