@@ -23,5 +23,5 @@ def test_every_key_of_every_job_is_described() -> None:
 def test_a_changed_default_or_range_changes_the_reference() -> None:
     text = reference.text()
     assert "| `max_side` | whole number | ≥ 32 | `1024` |" in text
-    assert "| `longest_step` | number | ≥ 1, < 2 | `1.4` |" in text
+    assert "| `longest_step` | number | ≥ 1, < 2 | `1.75` |" in text
     assert "| `optimiser` | `adamw`, `sgd` |  | `adamw` |" in text
