@@ -138,7 +138,7 @@ class _Run:
             if how.precision == "auto":
                 position.precision = steps.faster_precision(self.network, batch, preprocessing, self.device)
         torch.manual_seed(job.seed + position.step)
-        self.network.train()
+        steps.set_training(self.network)
         photographs, truth = steps.pixels(batch, preprocessing, self.device)
         with steps.autocast(position.precision, self.device):
             logits = self.parallel(photographs)

@@ -91,6 +91,15 @@ def optimiser(network: "nn.Module", taken: frozenset[str], how: Optimisation) ->
     return torch.optim.SGD(described, lr=how.lr, momentum=0.9, nesterov=True, fused=True)
 
 
+def set_training(network: "nn.Module") -> None:
+    """Training mode, but not for modules that are frozen whole: batch norms there keep the statistics that they have."""
+    network.train()
+    for module in network.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
+
+
 def set_learning_rate(moving: "optim.Optimizer", rate: float) -> None:
     """Gives each group its share of the rate."""
     for group in moving.param_groups:
