@@ -53,7 +53,7 @@ public:
         const std::vector<float> steps = steps_of(inference);
         const bool retiring = inference.settled_above > 0;
         start(resume, steps.empty(), float(inference.settled_above));
-        if (!steps.empty() && retiring) retire();
+        if (!steps.empty() && retiring) retire(), narrow();
         size_t done = 0;
         while (done < steps.size()) {
             const bool last = done + 1 == steps.size();

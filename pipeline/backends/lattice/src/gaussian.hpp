@@ -69,7 +69,7 @@ inline void filter_levels(const Level* levels, int64_t apart, const Level* taps,
 }
 
 // out = (rows x columns) q, times `weight`, for the pixels of one block; or added to what is there. In sixteen bits from
-// the levels to the sum: off by `radius` units of a level at most, all lanes alike.
+// the levels to the sums, which are short by less than a unit a tap.
 // q: levels [height, width, lanes]; line: scratch of (BLOCK + 2 columns.radius) * lanes; behind both are TOGETHER more.
 template <bool ADD>
 void separable(const Band& rows, const Band& columns, float weight, int lanes, const Level* q, const Block& at, Level* line, float* out) {
