@@ -92,7 +92,7 @@ def optimiser(network: "nn.Module", taken: frozenset[str], how: Optimisation) ->
 
 
 def set_training(network: "nn.Module") -> None:
-    """Training mode, but not for modules that are frozen whole: batch norms there keep the statistics that they have."""
+    """Training mode, but not for modules that are frozen whole: their batch norms keep the statistics they have."""
     network.train()
     for module in network.modules():
         parameters = list(module.parameters())
