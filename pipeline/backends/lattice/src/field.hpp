@@ -19,7 +19,7 @@
 
 namespace densemask::ISA {
 
-constexpr double WORTH_NARROWING = 0.5;  // of the lattice's pixels: with more in play, cutting costs more than it saves
+constexpr double WORTH_NARROWING = 0.4;  // of the lattice's pixels: with more in play, cutting costs more than it saves
 
 // The whole inference for one shape of lanes.
 template <class Shape, bool WHOLE> class MeanField {
@@ -236,11 +236,11 @@ private:
             message(term, from, false);
             add_to_logits(term, to);
         }
+        term.vertices.clear();  // before the narrowed lattice takes memory
         term.own_before = kept(term.before);
         term.own_after = kept(term.after);
         term.before = term.own_before.data(), term.after = term.own_after.data();
         term.lattice = std::make_shared<Lattice>(narrowed(*term.lattice, cuts, left));
-        term.vertices.clear();
     }
 
     // Adds the term's message in f_ to the block's logits.
