@@ -9,6 +9,7 @@
 // vertices and links that are left.
 #pragma once
 #include <memory>
+#include <numeric>
 #include <vector>
 
 #include "narrow.hpp"
@@ -84,7 +85,7 @@ private:
                 values_of(unary_, at, field_.grid, x_.data());
                 q_of(unary_.probabilities, field_.labels, at.count, x_.data());
             }
-            mark_open<WHOLE>(lanes_, at.count, x_.data(), settled, open_of(at));
+            if (settled > 0) mark_open<WHOLE>(lanes_, at.count, x_.data(), settled, open_of(at));
             last ? write(at) : keep(at, now_);
         }
         if (!last) splat_terms();
@@ -201,11 +202,14 @@ private:
 
     // Cuts the lattices down to the pixels that are in play, if these are few enough for it to be worth it.
     void narrow() {
+        const auto pixels = [](const std::vector<Block>& blocks) {
+            return std::accumulate(blocks.begin(), blocks.end(), int64_t(0), [](int64_t sum, const Block& at) { return sum + at.count; });
+        };
+        const int64_t left = pixels(walk_);
+        if (double(left) > WORTH_NARROWING * double(pixels(whole_))) return;
         std::vector<Cut> cuts;
-        int64_t before = 0, left = 0;
-        for (const Block& at : whole_) before += at.count;
-        for (const Block& at : walk_) cuts.push_back({at, {at.raster, left, at.count}}), left += at.count;
-        if (double(left) > WORTH_NARROWING * double(before)) return;
+        int64_t position = 0;
+        for (const Block& at : walk_) cuts.push_back({at, {at.raster, position, at.count}}), position += at.count;
         Array<float> logits((left + WIDE) * width_);  // a block is turned in whole vectors of pixels
         Array<Level> said(left * width_ + TOGETHER);
         walk_.clear();
@@ -245,7 +249,8 @@ private:
 
     // Adds the term's message in f_ to the block's logits.
     void add_to_logits(const Term& term, const Block& at) {
-        float *logits = &logits_[at.position * width_], *f = f_.data();
+        float* logits = &logits_[at.position * width_];
+        const float* f = f_.data();
         if (!term.potts()) return mix(term.mixing, at.count, lanes_, width_, nullptr, f, logits);
         for (int p = 0; p < at.count; ++p) {
             float all = 0;

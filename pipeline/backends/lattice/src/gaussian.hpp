@@ -76,13 +76,13 @@ void separable(const Band& rows, const Band& columns, float weight, int lanes, c
     const int64_t width = columns.length, y = at.raster / width, x = at.raster % width;
     const int r = columns.radius;
     const int64_t first = std::max<int64_t>(0, x - r), last = std::min<int64_t>(width, x + at.count + r);
-    const int before = int(first - (x - r)) * lanes, inside = int(last - first) * lanes, floats = at.count * lanes;
+    const int before = int(first - (x - r)) * lanes, inside = int(last - first) * lanes;
 
     const int low = int(std::max<int64_t>(-rows.radius, -y)), high = int(std::min<int64_t>(rows.radius, rows.length - 1 - y));
     const Level *from = q + (y * width + first) * lanes, *tap = rows.row(y) + rows.radius;
     std::fill_n(line, before, Level(0));
     for (int i = 0; i < inside; i += TOGETHER) filter_levels(from + i, width * lanes, tap, low, high, line + before + i);
-    std::fill(line + before + inside, line + floats + 2 * r * lanes, Level(0));
+    std::fill(line + before + inside, line + (at.count + 2 * r) * lanes, Level(0));
 
     const float scale = weight * rows.unit * columns.unit * (65536.0f * 65536.0f / LEVELS);
     const Level* middle = line + r * lanes;
