@@ -96,6 +96,7 @@ class _Run:
         network: Any = began.network
         self.network = network.to(device, memory_format=torch.channels_last)
         self.ema = AveragedModel(self.network, multi_avg_fn=steps.averaging(0, how.ema), use_buffers=True)
+        steps.set_training(self.network)
         self.optimiser = steps.optimiser(self.network, began.taken, how)
         self.position = checkpoint.restore(job, self.network, self.ema, self.optimiser)
         self.batches = Batches(job, prepared.train, began.preprocessing, rank, world)
@@ -138,7 +139,6 @@ class _Run:
             if how.precision == "auto":
                 position.precision = steps.faster_precision(self.network, batch, preprocessing, self.device)
         torch.manual_seed(job.seed + position.step)
-        steps.set_training(self.network)
         photographs, truth = steps.pixels(batch, preprocessing, self.device)
         with steps.autocast(position.precision, self.device):
             logits = self.parallel(photographs)
