@@ -595,7 +595,7 @@ def test_pixels_that_have_settled_leave_and_the_labels_are_the_same(labels: int,
     assert not np.array_equal(left, whole) and np.array_equal(none_settled, whole)
     np.testing.assert_allclose(left.sum(0), 1, atol=1e-4)
     assert (left.argmax(0) == whole.argmax(0)).mean() >= 0.985
-    assert np.abs(left - whole).mean() < 0.02
+    assert np.abs(left - whole).mean() < 0.011
 
 
 @pytest.mark.parametrize("labels", [2, 3, 4, 5, 11, 17])
@@ -625,7 +625,7 @@ def test_longer_steps_go_as_far_as_the_iterations_in_fewer(labels: int) -> None:
     assert field.infer(unary, longer, 10, 0.0, False, longest_step=1.75) == 7
     assert_probabilities(longer, unary.shape)
     assert np.abs(longer - plain).mean() < np.abs(seven - plain).mean() / 2
-    assert (longer.argmax(0) == plain.argmax(0)).mean() >= 0.995
+    assert (longer.argmax(0) == plain.argmax(0)).mean() >= 0.9955
     for iterations in (0, 1, 2, 3):  # too few to leave one out
         assert field.infer(unary, longer, iterations, 0.0, False, longest_step=1.9) == iterations
         assert np.array_equal(longer, inferred(field, unary, iterations))
