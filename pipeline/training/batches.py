@@ -37,7 +37,7 @@ class Batches:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self._examples, self._seed, self._void, self._paste = examples, job.seed, job.void, job.augmentation.paste
+        self._examples, self._seed, self._void, self._augmentation = examples, job.seed, job.void, job.augmentation
         self._batch, self._mine = job.batch, range(rank, job.batch, world)
         self._transform = _Transforms(job.size, job.void, preprocessing, job.augmentation)
         self.steps_per_epoch = max(1, len(examples) // job.batch)
@@ -80,11 +80,15 @@ class Batches:
     def _example(self, place: int, index: int) -> Example:
         random = np.random.default_rng([self._seed, place])
         example = self._transform(self._examples[index], random)
-        if self._paste_weights.any() and random.random() < self._paste:
-            weights = self._paste_weights / self._paste_weights.sum()
-            other = self._transform(self._examples[int(random.choice(len(weights), p=weights))], random)
-            example = self._pasted(example, other)
+        if self._paste_weights.any() and random.random() < self._augmentation.paste:
+            example = self._pasted(example, self._drawn(self._paste_weights, random))
+        if self._augmentation.mix and random.random() < self._augmentation.mix:
+            example = mixed(example, self._drawn(self._weights, random), random)
         return example
+
+    def _drawn(self, weights: np.ndarray, random: np.random.Generator) -> Example:
+        """Another example, augmented, drawn by the weights."""
+        return self._transform(self._examples[int(random.choice(len(weights), p=weights / weights.sum()))], random)
 
     def _pasted(self, example: Example, other: Example) -> Example:
         """The other's objects of rare classes laid over the example (Ghiasi et al. 2021)."""
@@ -94,6 +98,18 @@ class Batches:
         on_top = is_rare[other.truth]
         rgb = np.where(on_top[..., None], other.rgb, example.rgb)
         return Example(rgb, np.where(on_top, other.truth, example.truth))
+
+
+def mixed(example: Example, other: Example, random: np.random.Generator) -> Example:
+    """A rectangle of the other, half the area, laid over the example (CutMix, Yun et al. 2019; French et al. 2020)."""
+    height, width = example.truth.shape
+    tall = round(random.uniform(height / 2, height))
+    wide = round(height * width / 2 / tall)
+    top, left = int(random.integers(height - tall + 1)), int(random.integers(width - wide + 1))
+    place = np.s_[top : top + tall, left : left + wide]
+    rgb, truth = example.rgb.copy(), example.truth.copy()
+    rgb[place], truth[place] = other.rgb[place], other.truth[place]
+    return Example(rgb, truth)
 
 
 def _stacked(examples: list[Example]) -> Batch:

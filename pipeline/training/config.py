@@ -15,6 +15,7 @@ class Augmentation(Config):
     flip: bool = Field(True, description="Half of them are mirrored.")
     colour: float = Field(0.3, ge=0, le=1, description="Strength of the jitter of brightness, contrast, saturation.")
     paste: float = Field(0.0, ge=0, le=1, description="Share of photographs that get a rare object pasted in.")
+    mix: float = Field(0.0, ge=0, le=1, description="Share of photographs that are half covered by another (CutMix).")
 
 
 class Optimisation(Config):

@@ -140,14 +140,14 @@ class _Run:
                 position.precision = steps.faster_precision(self.network, batch, preprocessing, self.device)
         torch.manual_seed(job.seed + position.step)
         photographs, truth = steps.pixels(batch, preprocessing, self.device)
-        with steps.autocast(position.precision, self.device):
-            logits = self.parallel(photographs)
-        full = steps.full_size(self.network, logits, (truth.shape[-2], truth.shape[-1]))
-        loss = steps.loss(full, truth, job.void, self.class_weights)
+        logits = steps.forward(self.parallel, photographs, position.precision, self.device)
+        height, width = truth.shape[-2:]
+        seen = steps.learned_from(position.step, height, width)
+        logits, truth = steps.logits_at(self.network, logits, height, width, seen), seen.of(truth)
+        loss = steps.loss(logits, truth, job.void, self.class_weights)
         if (teacher := self.prepared.teacher) is not None:
-            grid = logits.shape[-2], logits.shape[-1]
-            taught = teacher.probabilities(batch, grid, position.precision, self.device)
-            distilled = steps.distillation_loss(logits, taught, truth, job.void)
+            taught = teacher.probabilities(batch, seen, position.precision, self.device)
+            distilled = steps.distillation_loss(logits, taught, truth, job.void, self.class_weights)
             loss = (1 - teacher.share) * loss + teacher.share * distilled
         self.optimiser.zero_grad()
         loss.backward()

@@ -4,7 +4,9 @@ import copy
 import math
 import time
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from pipeline.preprocessing import Preprocessing
 from pipeline.scores import axis_matrix
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn, optim
 
 POLY_POWER = 0.9
+APART = 2  # pixels between two that a step learns from, along each axis
 MEASURED_STEPS = 3
 
 
@@ -28,16 +31,41 @@ def pixels(batch: Batch, how: Preprocessing, device: str) -> tuple["Tensor", "Te
     return (planes - mean) / std, torch.from_numpy(batch.truth).to(device).long()
 
 
-def full_size(network: Any, logits: "Tensor", size: tuple[int, int]) -> "Tensor":
-    """The logits float32 [N, C, H, W] at the size of the photographs, by the network's own steps."""
+class Seen(NamedTuple):
+    """Some rows and columns of a photograph: their indices int64."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+
+    def of(self, planes: "Tensor") -> "Tensor":
+        """The planes [..., H, W] there."""
+        return planes[..., self.rows[:, None], self.columns]
+
+    def enlarged(self, scale: float) -> "Seen":
+        """The same places in the photograph at a multiple of its size."""
+        return Seen(*(np.floor((places + 0.5) * scale).astype(np.int64) for places in self))
+
+
+def learned_from(step: int, height: int, width: int) -> Seen:
+    """What a step learns from.
+
+    Pixels beside each other say nearly the same; four steps in a row see all of them, for a quarter of the work.
+    """
+    row, column = divmod(step % APART**2, APART)
+    return Seen(np.arange(row, height, APART), np.arange(column, width, APART))
+
+
+def logits_at(network: Any, logits: "Tensor", height: int, width: int, seen: Seen) -> "Tensor":
+    """The logits float32 [N, C, h, w] of a photograph of that size, where seen, by the network's own steps."""
     import torch
 
-    steps = network.steps(*size)
+    steps = network.steps(height, width)
     logits = logits.float()
     if not steps:
-        return logits
+        return seen.of(logits)
     rows, columns = (
-        torch.from_numpy(axis_matrix(logits.shape[2 + axis], steps, axis)).to(logits.device) for axis in (0, 1)
+        torch.from_numpy(axis_matrix(logits.shape[2 + axis], steps, axis)[places]).to(logits.device)
+        for axis, places in enumerate(seen)
     )
     return rows @ (logits.contiguous() @ columns.T)
 
@@ -52,15 +80,19 @@ def loss(logits: "Tensor", truth: "Tensor", void: int, class_weights: "Tensor | 
     return total / max(float(weight), 1.0)
 
 
-def distillation_loss(logits: "Tensor", taught: "Tensor", truth: "Tensor", void: int) -> "Tensor":
-    """Cross entropy of the logits with a teacher's probabilities, both float32 [N, C, H, W], of any size.
+def distillation_loss(
+    logits: "Tensor", taught: "Tensor", truth: "Tensor", void: int, class_weights: "Tensor | None"
+) -> "Tensor":
+    """Cross entropy of the logits with a teacher's probabilities, both float32 [N, C, H, W]; void does not count.
 
-    A cell counts by the share of its pixels whose truth int64 [N, Y, X] counts.
+    A pixel counts by the weights float32 [C] of the classes that the teacher sees there.
     """
-    from torch.nn import functional as F
+    import torch
 
-    counted = F.adaptive_avg_pool2d((truth != void).float(), (taught.shape[-2], taught.shape[-1]))
-    each = -(taught * logits.float().log_softmax(1)).sum(1)
+    counted = (truth != void).float()
+    if class_weights is not None:
+        counted = counted * torch.einsum("nchw,c->nhw", taught, class_weights)
+    each = -(taught * logits.log_softmax(1)).sum(1)
     return (each * counted).sum() / counted.sum().clamp(min=1)
 
 
@@ -122,16 +154,25 @@ def autocast(precision: str, device: str) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def faster_precision(network: Any, batch: Batch, how: Preprocessing, device: str) -> str:
-    """bfloat16 where it is faster here: on a GPU that has it, else on a CPU with AMX if a try says so.
+def forward(network: Any, photographs: "Tensor", precision: str, device: str) -> "Tensor":
+    """The logits of a network that learns."""
+    from pipeline.training.depthwise import FastDepthwise
 
-    Dense convolutions gain 3.5 times by AMX; depthwise ones lose.
+    with autocast(precision, device), FastDepthwise():
+        logits: Tensor = network(photographs)
+    return logits
+
+
+def faster_precision(network: Any, batch: Batch, how: Preprocessing, device: str) -> str:
+    """bfloat16 where it is faster here: on a GPU that has it, else on a CPU with AMX or AVX-512 BF16 if a try says so.
+
+    Dense convolutions gain 3.5 times by AMX, 1.9 by AVX-512 BF16; not all others do.
     """
     import torch
 
     if device != "cpu":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    if not torch.cpu._is_amx_tile_supported():
+    if not (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()):
         return "float32"
     photographs, _ = pixels(batch, how, device)
     seconds = dict.fromkeys(("float32", "bfloat16"), float("inf"))
@@ -139,8 +180,7 @@ def faster_precision(network: Any, batch: Batch, how: Preprocessing, device: str
         for precision in seconds:
             tried = copy.deepcopy(network).train()
             started = time.process_time()  # other processes slow the clock on the wall
-            with autocast(precision, device):
-                logits = tried(photographs)
+            logits = forward(tried, photographs, precision, device)
             logits.float().square().mean().backward()
             seconds[precision] = min(seconds[precision], time.process_time() - started)
     return min(seconds, key=lambda precision: seconds[precision])

@@ -7,6 +7,7 @@ from pipeline.classes import ClassSet
 from pipeline.errors import WeightsError
 from pipeline.training import config, steps
 from pipeline.training.batches import Batch
+from pipeline.training.steps import Seen
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,20 +20,20 @@ class Teacher:
         self._network: Any = opened.module.eval().requires_grad_(False)
         self._preprocessing, self._scale, self.share = opened.preprocessing, how.scale, how.share
 
-    def probabilities(self, batch: Batch, size: tuple[int, int], precision: str, device: str) -> "Tensor":
-        """What it makes of the crops, averaged over the cells of a grid of that size: float32 [N, C, *size]."""
+    def probabilities(self, batch: Batch, seen: Seen, precision: str, device: str) -> "Tensor":
+        """What it makes of the crops, where seen: float32 [N, C, h, w]."""
         import torch
         from torch.nn import functional as F
 
         self._network.to(device, memory_format=torch.channels_last)
         with torch.no_grad():
-            photographs, truth = steps.pixels(batch, self._preprocessing, device)
+            photographs, _ = steps.pixels(batch, self._preprocessing, device)
             if self._scale != 1:
                 photographs = F.interpolate(photographs, scale_factor=self._scale, mode="bilinear")
             with steps.autocast(precision, device):
                 logits = self._network(photographs)
-            full = steps.full_size(self._network, logits, (truth.shape[-2], truth.shape[-1]))
-            return F.adaptive_avg_pool2d(full.softmax(1), size)
+            height, width = photographs.shape[-2:]
+            return steps.logits_at(self._network, logits, height, width, seen.enlarged(self._scale)).softmax(1)
 
 
 def load(how: config.Teacher, classes: ClassSet) -> Teacher:

@@ -427,9 +427,29 @@ def test_the_loss_is_that_of_the_logits_at_image_size() -> None:
     full = torch.nn.functional.interpolate(logits, (40, 48), mode="bilinear")
     for class_weights in (None, torch.tensor([1.0, 2.0, 0.5, 3.0])):
         expected = torch.nn.functional.cross_entropy(full, truth, class_weights, ignore_index=255)
-        ours = steps.full_size(network, logits, (40, 48))
+        ours = steps.logits_at(network, logits, 40, 48, all_of(40, 48))
         assert steps.loss(ours, truth, 255, class_weights).item() == pytest.approx(expected.item(), rel=1e-4)
     assert steps.loss(full, torch.full((2, 40, 48), 255), 255, None) == 0
+
+
+def all_of(height: int, width: int) -> steps.Seen:
+    return steps.Seen(np.arange(height), np.arange(width))
+
+
+@pytest.mark.parametrize("front_end", ["fcn8s_lite", "segnet_basic"])
+def test_four_steps_learn_from_all_pixels(front_end: str) -> None:
+    module = frontends.load(front_end)
+    network = module.Network(module.Architecture(classes=4)).eval()
+    with torch.inference_mode():
+        logits = network(torch.randn(1, 3, 33, 46))
+    whole = steps.logits_at(network, logits, 33, 46, all_of(33, 46))
+    assert whole.shape == (1, 4, 33, 46)
+    seen = np.zeros((33, 46), int)
+    for step in range(4):
+        there = steps.learned_from(step, 33, 46)
+        seen[np.ix_(*there)] += 1
+        torch.testing.assert_close(steps.logits_at(network, logits, 33, 46, there), there.of(whole))
+    assert (seen == 1).all()
 
 
 def test_pixels_are_prepared_as_for_labelling() -> None:
@@ -464,10 +484,33 @@ def test_the_learning_rate_rises_and_falls(schedule: Any) -> None:
     assert 0 < rates[-1] < 0.05
 
 
-def test_augmentation_is_checked() -> None:
-    assert Augmentation().paste == 0
-    with pytest.raises(ValueError, match="paste"):
-        Augmentation.model_validate({"paste": 2})
+@pytest.mark.parametrize("name", ["paste", "mix"])
+def test_augmentation_is_checked(name: str) -> None:
+    assert getattr(Augmentation(), name) == 0
+    with pytest.raises(ValueError, match=name):
+        Augmentation.model_validate({name: 2})
+
+
+def test_half_of_a_photograph_is_covered_by_another_with_its_truth(dataset: Path, tmp_path: Path) -> None:
+    one, other = (
+        data.Example(np.full((30, 50, 3), value, np.uint8), np.full((30, 50), value, np.uint8)) for value in (1, 2)
+    )
+    for seed in range(20):
+        made = batches.mixed(one, other, np.random.default_rng(seed))
+        covered = made.truth == 2
+        assert (made.rgb == made.truth[..., None]).all()
+        assert covered.mean() == pytest.approx(0.5, abs=0.02)
+        rows, columns = np.flatnonzero(covered.any(1)), np.flatnonzero(covered.any(0))
+        assert covered[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+    assert (one.truth == 1).all()  # a kept example is not written to
+
+    def first(mix: float) -> batches.Batch:
+        job = job_on(dataset, tmp_path, augmentation={"mix": mix})
+        return next(batches.Batches(job, loop.prepare(job).train, Preprocessing()).stream(0, 1, 1))
+
+    plain, all_mixed = first(0), first(1)
+    for rgb, mixed_rgb in zip(plain.rgb, all_mixed.rgb, strict=True):
+        assert 0.4 < (rgb == mixed_rgb).all(-1).mean() < 0.6
 
 
 def test_examples_that_do_not_fit_in_memory_are_read_again(
@@ -496,13 +539,14 @@ def test_a_network_that_learns_from_a_teacher_alone_comes_to_say_what_it_says(da
     prepared = loop.prepare(job)
     assert prepared.teacher is not None
     batch = next(batches.Batches(job, prepared.train, prepared.start.preprocessing).stream(0, 1, 1))
-    wanted = prepared.teacher.probabilities(batch, (32, 32), "float32", "cpu")
+    wanted = prepared.teacher.probabilities(batch, all_of(32, 32), "float32", "cpu")
     assert wanted.shape == (4, 3, 32, 32) and torch.allclose(wanted.sum(1), torch.ones(4, 32, 32), atol=1e-5)
 
     def distance() -> float:
         photographs, truth = steps.pixels(batch, prepared.start.preprocessing, "cpu")
         with torch.inference_mode():
-            return float(steps.distillation_loss(prepared.start.network.eval()(photographs), wanted, truth, 255))
+            logits = prepared.start.network.eval()(photographs)
+            return float(steps.distillation_loss(logits, wanted, truth, 255, None))
 
     before = distance()
     loop.train(job, no_show, prepared)
@@ -511,27 +555,42 @@ def test_a_network_that_learns_from_a_teacher_alone_comes_to_say_what_it_says(da
     assert said in (tmp_path / "out" / results.CARD).read_text()
 
 
-def test_a_teacher_answers_at_the_size_that_is_asked_for(dataset: Path, tmp_path: Path) -> None:
+def test_a_teacher_answers_for_the_pixels_that_are_asked_for(dataset: Path, tmp_path: Path) -> None:
     job = taught(dataset, tmp_path)
     prepared = loop.prepare(job)
     assert prepared.teacher is not None
     batch = next(batches.Batches(job, prepared.train, prepared.start.preprocessing).stream(0, 1, 1))
-    fine, coarse = (prepared.teacher.probabilities(batch, (side, side), "float32", "cpu") for side in (32, 8))
-    assert torch.allclose(coarse, torch.nn.functional.avg_pool2d(fine, 4), atol=1e-6)
+    every, few = (
+        prepared.teacher.probabilities(batch, seen, "float32", "cpu")
+        for seen in (all_of(32, 32), steps.learned_from(1, 32, 32))
+    )
+    torch.testing.assert_close(few, every[..., ::2, 1::2])
     larger = loop.prepare(taught(dataset, tmp_path, scale=2.0)).teacher
     assert larger is not None
-    enlarged = larger.probabilities(batch, (8, 8), "float32", "cpu")
-    assert enlarged.shape == coarse.shape and not torch.allclose(enlarged, coarse, atol=1e-3)
+    enlarged = larger.probabilities(batch, all_of(32, 32), "float32", "cpu")
+    assert enlarged.shape == every.shape and not torch.allclose(enlarged, every, atol=1e-3)
+    rows, columns = steps.Seen(np.arange(3), np.arange(2)).enlarged(2.0)
+    assert rows.tolist() == [1, 3, 5] and columns.tolist() == [1, 3]
 
 
 def test_void_takes_no_part_in_what_is_learned_from_a_teacher() -> None:
-    logits, truth = torch.randn(1, 3, 4, 4), torch.zeros(1, 16, 16, dtype=torch.long)
-    told = torch.randn(1, 3, 4, 4).softmax(1)
+    logits, truth = torch.randn(1, 3, 16, 16), torch.zeros(1, 16, 16, dtype=torch.long)
+    told = torch.randn(1, 3, 16, 16).softmax(1)
     truth[0, :4] = 255
     elsewhere = told.clone()
-    elsewhere[:, :, 0] = told[:, :, 0].flip(1)
-    assert steps.distillation_loss(logits, told, truth, 255) == steps.distillation_loss(logits, elsewhere, truth, 255)
-    assert steps.distillation_loss(logits, told, torch.full_like(truth, 255), 255) == 0
+    elsewhere[:, :, :4] = told[:, :, :4].flip(1)
+    for weights_of_classes in (None, torch.tensor([1.0, 2.0, 3.0])):
+        said = [steps.distillation_loss(logits, one, truth, 255, weights_of_classes) for one in (told, elsewhere)]
+        assert said[0] == said[1]
+    assert steps.distillation_loss(logits, told, torch.full_like(truth, 255), 255, None) == 0
+
+
+def test_pixels_weigh_by_the_classes_that_the_teacher_sees() -> None:
+    logits, truth = torch.randn(1, 2, 1, 2), torch.zeros(1, 1, 2, dtype=torch.long)
+    told = torch.eye(2)[None, :, None]  # the first pixel is of class 0, the second of class 1
+    each = -logits.log_softmax(1)[0, [0, 1], 0, [0, 1]]
+    said = steps.distillation_loss(logits, told, truth, 255, torch.tensor([1.0, 3.0]))
+    assert said.item() == pytest.approx(((each[0] + 3 * each[1]) / 4).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(
