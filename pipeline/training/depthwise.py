@@ -21,16 +21,17 @@ class FastDepthwise(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is torch.conv2d and len(args) == 7 and _gains(args[0], args[1], args[6]):
+        if func is torch.conv2d and len(args) == 7 and _gains(args[0], args[1], args[4], args[6]):
             return _convolved(*args[:6])
         return func(*args, **(kwargs or {}))
 
 
-def _gains(x: Tensor, weight: Tensor, groups: int) -> bool:
+def _gains(x: Tensor, weight: Tensor, padding: Any, groups: int) -> bool:
     height, width = weight.shape[-2:]
-    depthwise = weight.shape[1] == 1 and groups == weight.shape[0] == x.shape[1]
+    depthwise = x.ndim == 4 and weight.shape[1] == 1 and groups == weight.shape[0] == x.shape[1]
     odd_and_large = height == width and height % 2 == 1 and height > FAST
-    return x.device.type == "cpu" and depthwise and odd_and_large and weight.requires_grad
+    placed = not isinstance(padding, str)  # not "same"
+    return x.device.type == "cpu" and depthwise and odd_and_large and placed and weight.requires_grad
 
 
 def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any) -> Tensor:

@@ -50,6 +50,7 @@ def test_the_gradients_are_those_of_the_plain_convolution(case: dict[str, Any], 
         nn.Conv2d(24, 48, 5, padding=2, groups=24),
         nn.Conv2d(24, 24, 5, padding=2),
         nn.Conv2d(24, 24, (5, 3), groups=24),
+        nn.Conv2d(24, 24, 5, padding="same", groups=24),
         nn.Conv2d(24, 24, 5, padding=2, groups=24).requires_grad_(False),
     ],
 )
