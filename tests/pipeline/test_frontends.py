@@ -49,8 +49,8 @@ ON_ANY_TRUNK = ("fcn32s", "fcn16s", "fcn8s", "fcn_resnet", "deeplab_v1", "deepla
 TRUNKS = get_args(Trunk)
 # MobileNets have a least number of channels, and one width where tensors tell it.
 WIDTHS = {"deeplab_v3_mobilenet_v2": 1 / 4, "lraspp": 1 / 10, "mobilenet_v2": 1 / 4, "mobilenet_v3": 1 / 10}
-# Pixel accuracy on every 20th of VOC val is 0.924 (0.916 on all 200, as the card says).
-BUNDLED_ACCURACY = 0.915
+# Pixel accuracy on every 5th of VOC val is 0.926 (0.937 on all 200, as the card says).
+BUNDLED_ACCURACY = 0.92
 BUNDLED = ("upernet_efficientnet_lite0_camvid11.safetensors", "upernet_efficientnet_lite0_voc21.safetensors")
 SIZES = ((1, 1), (1, 40), (31, 33), (133, 217))
 State = dict[str, torch.Tensor]
@@ -381,7 +381,7 @@ def test_deeplab_scores_as_an_independent_implementation_does(shared: Path, voc_
 
 def test_the_bundled_weights_label_real_photographs(voc_root: Path) -> None:
     front_end = weights.open_front_end("upernet_lite", weights.read_weights(Recipe()).data)
-    listed = list(refs(list_images(Source(location=str(voc_root), split="val"))))[::20]
+    listed = list(refs(list_images(Source(location=str(voc_root), split="val"))))[::5]
     recipe = Recipe.model_validate({"back_end": "argmax"})
     rows = label.label_shard(listed, 0, front_end, recipe, Evaluation())
     right = sum(row["refined"]["tp"].sum() for row in rows)
