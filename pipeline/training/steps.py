@@ -41,9 +41,11 @@ class Seen(NamedTuple):
         """The planes [..., H, W] there."""
         return planes[..., self.rows[:, None], self.columns]
 
-    def enlarged(self, scale: float) -> "Seen":
-        """The same places in the photograph at a multiple of its size."""
-        return Seen(*(np.floor((places + 0.5) * scale).astype(np.int64) for places in self))
+    def resized(self, before: tuple[int, int], after: tuple[int, int]) -> "Seen":
+        """The same places in the photograph, height and width before, at another size."""
+        return Seen(
+            *(((2 * places + 1) * new // (2 * old)) for places, old, new in zip(self, before, after, strict=True))
+        )
 
 
 def learned_from(step: int, height: int, width: int) -> Seen:

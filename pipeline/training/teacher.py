@@ -27,13 +27,14 @@ class Teacher:
 
         self._network.to(device, memory_format=torch.channels_last)
         with torch.no_grad():
-            photographs, _ = steps.pixels(batch, self._preprocessing, device)
+            photographs, truth = steps.pixels(batch, self._preprocessing, device)
             if self._scale != 1:
                 photographs = F.interpolate(photographs, scale_factor=self._scale, mode="bilinear")
             with steps.autocast(precision, device):
                 logits = self._network(photographs)
             height, width = photographs.shape[-2:]
-            return steps.logits_at(self._network, logits, height, width, seen.enlarged(self._scale)).softmax(1)
+            there = seen.resized((truth.shape[-2], truth.shape[-1]), (height, width))
+            return steps.logits_at(self._network, logits, height, width, there).softmax(1)
 
 
 def load(how: config.Teacher, classes: ClassSet) -> Teacher:

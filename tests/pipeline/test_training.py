@@ -569,8 +569,17 @@ def test_a_teacher_answers_for_the_pixels_that_are_asked_for(dataset: Path, tmp_
     assert larger is not None
     enlarged = larger.probabilities(batch, all_of(32, 32), "float32", "cpu")
     assert enlarged.shape == every.shape and not torch.allclose(enlarged, every, atol=1e-3)
-    rows, columns = steps.Seen(np.arange(3), np.arange(2)).enlarged(2.0)
+    rows, columns = steps.Seen(np.arange(3), np.arange(2)).resized((3, 2), (6, 4))
     assert rows.tolist() == [1, 3, 5] and columns.tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.9, 1.1, 1.1875, 3.7])
+def test_a_teacher_sees_crops_of_any_size_at_any_scale(dataset: Path, tmp_path: Path, scale: float) -> None:
+    job = taught(dataset, tmp_path, scale=scale).model_copy(update={"size": 45})
+    prepared = loop.prepare(job)
+    assert prepared.teacher is not None
+    batch = next(batches.Batches(job, prepared.train, prepared.start.preprocessing).stream(0, 1, 1))
+    assert prepared.teacher.probabilities(batch, all_of(45, 45), "float32", "cpu").shape == (4, 3, 45, 45)
 
 
 def test_void_takes_no_part_in_what_is_learned_from_a_teacher() -> None:
