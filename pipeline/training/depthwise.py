@@ -63,7 +63,7 @@ class _Depthwise(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             # In bfloat16 a strided one has no fast kernel.
             of_x = _gradient(above.float(), x.float(), weight.float(), stride, padding, dilation, 0).to(x.dtype)
-        of_weight = weight_gradient(above, x, weight, stride, padding, dilation) if ctx.needs_input_grad[1] else None
+        of_weight = weight_gradient(above, x, weight, stride, padding, dilation)
         of_bias = above.sum((0, 2, 3)) if ctx.biased else None
         return of_x, of_weight, of_bias, None, None, None
 

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 from rich.progress import track
 
+from pipeline import images
 from tests.benchmarks.rooms import furniture, rendering, scenes
 
 SIZE = 352, 264  # as large as the photographs
@@ -35,8 +36,6 @@ def main() -> None:
         (output / folder).mkdir(parents=True, exist_ok=True)
         for name in names:
             shutil.copy(voc / folder / f"{name}.{ending}", output / folder)
-    with Image.open(voc / "SegmentationClass" / f"{names[0]}.png") as mask:
-        palette = mask.getpalette()
     rooms = [f"room_{seed:04d}" for seed in range(arguments.rooms)]
     with tempfile.TemporaryDirectory() as unpacked:
         pieces = scenes.Furniture(furniture.unpack(arguments.libraries, Path(unpacked)))
@@ -48,9 +47,8 @@ def main() -> None:
             drawn = round(width * DRAWN), round(height * DRAWN)
             rgb, ids = stage.draw(scenes.draw(pieces, random), lambda r: patch(voc, names, r), drawn, random)
             photograph(rgb, (width, height), random).save(output / "JPEGImages" / f"{name}.jpg", quality=85)
-            mask = Image.fromarray(ids).resize((width, height), Image.Resampling.NEAREST).convert("P")
-            mask.putpalette(palette)
-            mask.save(output / "SegmentationClass" / f"{name}.png")
+            truth = images.enlarge_labels(ids, (height, width))
+            (output / "SegmentationClass" / f"{name}.png").write_bytes(images.encode_mask(truth))
     listed = output / "ImageSets/Segmentation/train.txt"
     listed.parent.mkdir(parents=True, exist_ok=True)
     listed.write_text("\n".join([*names, *rooms]) + "\n")
