@@ -49,8 +49,8 @@ ON_ANY_TRUNK = ("fcn32s", "fcn16s", "fcn8s", "fcn_resnet", "deeplab_v1", "deepla
 TRUNKS = get_args(Trunk)
 # MobileNets have a least number of channels, and one width where tensors tell it.
 WIDTHS = {"deeplab_v3_mobilenet_v2": 1 / 4, "lraspp": 1 / 10, "mobilenet_v2": 1 / 4, "mobilenet_v3": 1 / 10}
-# Pixel accuracy on every 5th of VOC val is 0.926 (0.937 on all 200, as the card says).
-BUNDLED_ACCURACY = 0.92
+# Pixel accuracy on every 5th of VOC val is 0.931 (0.941 on all 200, as the card says).
+BUNDLED_ACCURACY = 0.925
 BUNDLED = ("upernet_efficientnet_lite0_camvid11.safetensors", "upernet_efficientnet_lite0_voc21.safetensors")
 SIZES = ((1, 1), (1, 40), (31, 33), (133, 217))
 State = dict[str, torch.Tensor]
@@ -349,7 +349,7 @@ def test_the_bundled_weights_fit_and_name_their_classes() -> None:
     loaded = weights.read_weights(Recipe())
     assert loaded.classes == VOC_21
     assert loaded.location == "package:upernet_efficientnet_lite0_voc21.safetensors"
-    assert loaded.sha256 == "24a9602ba5538c67b55d67360dc119b630c634d265c5461f7aec08b5ced8e610"
+    assert loaded.sha256 == "bb98679ce64147cd0bdaa6612866bf7d514fb62dbb10d153d7b846f49d4fa781"
 
 
 def test_bundled_weights_can_be_named() -> None:
