@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,21 +15,7 @@ import pytest
 
 from tests.conftest import SECRET
 from tests.flows.conftest import Command, start, write_photographs, write_truth
-
-
-def asked(api: str, path: str, **filters: Any) -> list[dict[str, Any]]:
-    """The answer to one of the API's filter queries."""
-    request = urllib.request.Request(
-        f"{api}/{path}/filter", json.dumps(filters).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=20) as response:
-        return list(json.load(response))
-
-
-def newest(api: str, flow: str) -> dict[str, Any]:
-    """The last run of a flow; other flows' schedules may have left later ones."""
-    flows = {"name": {"any_": [flow]}}
-    return asked(api, "flow_runs", flows=flows, sort="START_TIME_DESC", limit=1)[0]
+from tests.flows.prefect_api import asked, newest
 
 
 def show(browser: Any, url: str, expected: list[str], name: str, tab: str = "") -> None:

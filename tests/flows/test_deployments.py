@@ -4,12 +4,12 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
 from tests.deploy.files import DEPLOY, ROOT
 from tests.flows.conftest import BIN
+from tests.flows.prefect_api import asked, request
 
 POOL = "densemask"
 
@@ -26,12 +26,11 @@ def deployed(prefect_server: str, environment: dict[str, str]) -> Iterator[dict[
         command = [str(BIN / "prefect"), *arguments]
         ended = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=150)
         assert ended.returncode == 0, ended.stdout + ended.stderr
-    found = httpx.post(f"{prefect_server}/deployments/filter", json={}).raise_for_status().json()
-    there = {each["name"]: each for each in found if each["work_pool_name"] == POOL}
+    there = {each["name"]: each for each in asked(prefect_server, "deployments") if each["work_pool_name"] == POOL}
     yield there
     for each in there.values():
-        httpx.delete(f"{prefect_server}/deployments/{each['id']}").raise_for_status()
-    httpx.delete(f"{prefect_server}/work_pools/{POOL}").raise_for_status()
+        request(prefect_server, "DELETE", f"/deployments/{each['id']}")
+    request(prefect_server, "DELETE", f"/work_pools/{POOL}")
 
 
 def test_prefect_takes_the_deployments(deployed: dict[str, dict[str, Any]]) -> None:

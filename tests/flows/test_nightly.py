@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,7 +29,7 @@ from tests.flows.conftest import (
     write_photographs,
     write_truth,
 )
-from tests.flows.test_dashboard import asked
+from tests.flows.prefect_api import asked, request
 from tests.s3 import S3
 
 AUTOMATIONS = Path(__file__).resolve().parents[2] / "deploy" / "automations"
@@ -94,8 +93,7 @@ def automations(environment: dict[str, str], prefect_server: str) -> Iterator[Ca
 
     yield install
     for automation in asked(prefect_server, "automations"):
-        request = urllib.request.Request(f"{prefect_server}/automations/{automation['id']}", method="DELETE")
-        urllib.request.urlopen(request, timeout=20).close()
+        request(prefect_server, "DELETE", f"/automations/{automation['id']}")
 
 
 def test_every_night_by_its_schedule_over_the_whole_topology(
@@ -219,7 +217,7 @@ def test_a_dead_run_is_failed_by_the_automation(
                 "resource": {"id": [f"prefect.flow-run.{run()['id']}"]},
             }
         }
-        return bool(_posted(f"{prefect_server}/events/filter", beat)["events"])
+        return bool(request(prefect_server, "POST", "/events/filter", beat)["events"])
 
     _until(heard)
     process.kill()
@@ -254,12 +252,6 @@ def _has_actor(pid: int) -> bool:
 def _deployment(api: str, name: str) -> dict[str, Any]:
     (found,) = asked(api, "deployments", deployments={"name": {"any_": [name]}})
     return found
-
-
-def _posted(url: str, content: dict[str, Any]) -> dict[str, Any]:
-    request = urllib.request.Request(url, json.dumps(content).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=20) as response:
-        return dict(json.load(response))
 
 
 def _until(condition: Callable[[], bool], process: "subprocess.Popen[str] | None" = None, seconds: float = 150) -> None:

@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pyarrow.dataset as ds
 import pytest
 
 from flows.waves import START_SECONDS, Other, go_first
 from tests.flows.conftest import Command, start, write_photographs, write_truth
-from tests.flows.test_dashboard import asked, newest
+from tests.flows.prefect_api import asked, newest, request, under_way
 from tests.flows.test_label_command import job_file
 
 SERVE = "from flows.reprocess_wave import reprocess_wave; reprocess_wave.serve(name='reprocess-wave')"
@@ -42,7 +41,7 @@ def served(configured: dict[str, str]) -> Iterator[None]:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.3)
         yield
-        httpx.delete(f"{configured['PREFECT_API_URL']}/deployments/{found[0]['id']}").raise_for_status()
+        request(configured["PREFECT_API_URL"], "DELETE", f"/deployments/{found[0]['id']}")
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -89,15 +88,19 @@ def test_an_archive_goes_from_one_recipe_to_the_next_and_back(
 def _killed_after_a_nightly_run_went_first(
     densemask: Command, configured: dict[str, str], command: tuple[str, ...], output: Path, old: str, tmp_path: Path
 ) -> dict[Path, bytes]:
-    """The new shards that were committed when the command was killed."""
+    """The new shards that were committed when the command was killed, at the beginning of its second wave."""
     process = start(*command, env=configured)
-    _until(lambda: len(list(output.glob("plans/*/run=*.parquet"))) == 2)
-    write_photographs(tmp_path / "tonight", 2)
-    nightly = densemask("label", str(tmp_path / "tonight"), str(tmp_path / "tonight-out"), env=configured)
-    assert nightly.code == 0, nightly.err
+    _until_it_says(process, "wave 1 of 5")
+    with under_way(configured["PREFECT_API_URL"], "label-dataset", "tonight"):
+        _until_it_says(process, "labelling tonight goes first")
+        committed = set(output.glob("masks/*/*/*.parquet"))
+        write_photographs(tmp_path / "tonight", 2)
+        nightly = densemask("label", str(tmp_path / "tonight"), str(tmp_path / "tonight-out"), env=configured)
+        assert nightly.code == 0, nightly.err
+        assert set(output.glob("masks/*/*/*.parquet")) == committed
+    _until_it_says(process, "wave 2 of 5")
     process.send_signal(signal.SIGKILL)
-    _, err = process.communicate()
-    assert "goes first" in err, err
+    process.communicate()
     survived = {path: path.read_bytes() for path in output.glob("masks/*/*/*.parquet") if old not in str(path)}
     assert 1 <= len(survived) < 5
     return survived
@@ -170,8 +173,9 @@ def test_a_labelling_that_does_not_start_misses_its_turn() -> None:
     assert go_first([], 0) == []
 
 
-def _until(condition: Any, seconds: float = 100) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
+def _until_it_says(process: "subprocess.Popen[str]", words: str) -> None:
+    assert process.stderr is not None
+    said: list[str] = []
+    while words not in "".join(said[-1:]):
+        said.append(process.stderr.readline())
+        assert said[-1], "".join(said)

@@ -10,7 +10,7 @@ import pytest
 from flows.serving import Nightly, check
 from pipeline.errors import DensemaskError
 from tests.flows.conftest import free_port, start
-from tests.flows.test_dashboard import asked
+from tests.flows.prefect_api import asked
 
 
 @pytest.mark.parametrize(
