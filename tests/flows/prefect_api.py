@@ -7,7 +7,7 @@ from typing import Any
 from prefect.client.orchestration import SyncPrefectClient
 
 
-def request(api: str, method: Any, path: Any, content: Any = None) -> Any:
+def call(api: str, method: Any, path: Any, content: Any = None) -> Any:
     """The answer to one request, None where it is empty. Raises httpx.HTTPStatusError."""
     with SyncPrefectClient(api) as client:
         response = client.request(method, path, json=content)
@@ -16,7 +16,7 @@ def request(api: str, method: Any, path: Any, content: Any = None) -> Any:
 
 def asked(api: str, path: str, **filters: Any) -> list[dict[str, Any]]:
     """The answer to one of the API's filter queries."""
-    return list(request(api, "POST", f"/{path}/filter", filters))
+    return list(call(api, "POST", f"/{path}/filter", filters))
 
 
 def newest(api: str, flow: str) -> dict[str, Any]:
@@ -29,10 +29,9 @@ def newest(api: str, flow: str) -> dict[str, Any]:
 def under_way(api: str, flow: str, name: str) -> Iterator[None]:
     """A run of a flow that takes as long as the block."""
     (found,) = asked(api, "flows", flows={"name": {"any_": [flow]}})
-    run = request(api, "POST", "/flow_runs/", {"flow_id": found["id"], "name": name})
-    state = f"/flow_runs/{run['id']}/set_state"
-    request(api, "POST", state, {"state": {"type": "RUNNING"}, "force": True})
+    running = {"flow_id": found["id"], "name": name, "state": {"type": "RUNNING"}}
+    run = call(api, "POST", "/flow_runs/", running)
     try:
         yield
     finally:
-        request(api, "POST", state, {"state": {"type": "COMPLETED"}, "force": True})
+        call(api, "POST", f"/flow_runs/{run['id']}/set_state", {"state": {"type": "COMPLETED"}})

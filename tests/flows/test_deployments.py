@@ -9,7 +9,7 @@ import yaml
 
 from tests.deploy.files import DEPLOY, ROOT
 from tests.flows.conftest import BIN
-from tests.flows.prefect_api import asked, request
+from tests.flows.prefect_api import asked, call
 
 POOL = "densemask"
 
@@ -29,8 +29,8 @@ def deployed(prefect_server: str, environment: dict[str, str]) -> Iterator[dict[
     there = {each["name"]: each for each in asked(prefect_server, "deployments") if each["work_pool_name"] == POOL}
     yield there
     for each in there.values():
-        request(prefect_server, "DELETE", f"/deployments/{each['id']}")
-    request(prefect_server, "DELETE", f"/work_pools/{POOL}")
+        call(prefect_server, "DELETE", f"/deployments/{each['id']}")
+    call(prefect_server, "DELETE", f"/work_pools/{POOL}")
 
 
 def test_prefect_takes_the_deployments(deployed: dict[str, dict[str, Any]]) -> None:

@@ -29,7 +29,7 @@ from tests.flows.conftest import (
     write_photographs,
     write_truth,
 )
-from tests.flows.prefect_api import asked, request
+from tests.flows.prefect_api import asked, call
 from tests.s3 import S3
 
 AUTOMATIONS = Path(__file__).resolve().parents[2] / "deploy" / "automations"
@@ -93,7 +93,7 @@ def automations(environment: dict[str, str], prefect_server: str) -> Iterator[Ca
 
     yield install
     for automation in asked(prefect_server, "automations"):
-        request(prefect_server, "DELETE", f"/automations/{automation['id']}")
+        call(prefect_server, "DELETE", f"/automations/{automation['id']}")
 
 
 def test_every_night_by_its_schedule_over_the_whole_topology(
@@ -217,7 +217,7 @@ def test_a_dead_run_is_failed_by_the_automation(
                 "resource": {"id": [f"prefect.flow-run.{run()['id']}"]},
             }
         }
-        return bool(request(prefect_server, "POST", "/events/filter", beat)["events"])
+        return bool(call(prefect_server, "POST", "/events/filter", beat)["events"])
 
     _until(heard)
     process.kill()

@@ -15,7 +15,7 @@ import pytest
 
 from flows.waves import START_SECONDS, Other, go_first
 from tests.flows.conftest import Command, start, write_photographs, write_truth
-from tests.flows.prefect_api import asked, newest, request, under_way
+from tests.flows.prefect_api import asked, call, newest, under_way
 from tests.flows.test_label_command import job_file
 
 SERVE = "from flows.reprocess_wave import reprocess_wave; reprocess_wave.serve(name='reprocess-wave')"
@@ -41,7 +41,7 @@ def served(configured: dict[str, str]) -> Iterator[None]:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.3)
         yield
-        request(configured["PREFECT_API_URL"], "DELETE", f"/deployments/{found[0]['id']}")
+        call(configured["PREFECT_API_URL"], "DELETE", f"/deployments/{found[0]['id']}")
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -175,7 +175,9 @@ def test_a_labelling_that_does_not_start_misses_its_turn() -> None:
 
 def _until_it_says(process: "subprocess.Popen[str]", words: str) -> None:
     assert process.stderr is not None
-    said: list[str] = []
-    while words not in "".join(said[-1:]):
-        said.append(process.stderr.readline())
-        assert said[-1], "".join(said)
+    said = []
+    for line in process.stderr:
+        if words in line:
+            return
+        said.append(line)
+    pytest.fail(f"it ended without {words!r}: {''.join(said)}")
